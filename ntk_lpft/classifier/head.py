@@ -1,0 +1,155 @@
+"""The linear head of a classifier, f = Vφ + b: which module it is, and the feature φ that it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ntk_lpft.errors import InputError
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last linear layer of a classifier: V = ``module.weight`` (C, h), b = ``module.bias`` (C) or none.
+
+    Attributes:
+        name: The module's name in ``model.named_modules()``.
+        module: The layer itself.
+    """
+
+    name: str
+    module: nn.Linear
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """V, and b where there is one."""
+        return [self.module.weight] + ([] if self.module.bias is None else [self.module.bias])
+
+
+def number_of_labels(model: nn.Module) -> int:
+    """C of a single-label classifier.
+
+    Raises:
+        InputError: The model is a regression or multi-label model, or says nothing of its labels.
+    """
+    config: Any = getattr(model, "config", None)
+    count = getattr(config, "num_labels", None)
+    problem = getattr(config, "problem_type", None)
+    if problem in ("regression", "multi_label_classification"):
+        raise InputError(f"the model is set up for {problem.replace('_', ' ')}; a single-label classifier is needed")
+    if count is None:
+        raise InputError("the model's config has no num_labels; a sequence classifier is needed")
+    if count < 2:
+        raise InputError(f"the model has {count} output, as for regression; a classifier with 2 or more is needed")
+    return int(count)
+
+
+def logits_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> Float[Tensor, "n c"]:
+    """Run the model on one batch and return its logits."""
+    output = model(**tensors)
+    return output.logits if hasattr(output, "logits") else output[0]
+
+
+@contextmanager
+def _observed(module: nn.Module, seen: dict[str, Tensor]) -> Iterator[None]:
+    """Cut the graph in front of ``module``, and note its input, as a new leaf, and its output."""
+
+    def before(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> tuple[tuple[Tensor], dict]:
+        # The body ran without a graph; only what the model does behind the head's input needs one.
+        torch.set_grad_enabled(True)
+        value = args[0] if args else next(iter(kwargs.values()))
+        seen["input"] = value.detach().requires_grad_()
+        return (seen["input"],), {}
+
+    def after(_: nn.Module, args: object, output: Tensor) -> None:
+        seen["output"] = output
+
+    hooks = [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def features_and_logits(
+    model: nn.Module, head: Head, tensors: Mapping[str, Tensor]
+) -> tuple[Float[Tensor, "n h"], Float[Tensor, "n c"]]:
+    """Pooled features φ(x) that the head sees, and the logits, so that logits = φ Vᵀ + b.
+
+    Decoder classifiers apply the head to every position and pick one of the results; the weight of each position
+    in the logits is then read off the graph.
+
+    Args:
+        model: The classifier, in eval mode.
+        head: Its head.
+        tensors: One padded batch.
+
+    Returns:
+        φ, (n, h), and f, (n, C), both detached.
+    """
+    seen: dict[str, Tensor] = {}
+    with torch.no_grad(), _observed(head.module, seen):
+        logits = logits_of(model, tensors)
+    value = seen["input"].detach()
+    if value.dim() > 2:
+        if not logits.requires_grad:  # the head's output does not reach the logits
+            return value.new_full((value.shape[0], value.shape[-1]), torch.nan), logits
+        (weights,) = torch.autograd.grad(logits[:, 0].sum(), seen["output"])
+        value = torch.einsum("nt,nth->nh", weights[..., 0].flatten(1), value.flatten(1, -2))
+    return value, logits.detach()
+
+
+def find_head(model: nn.Module, tensors: Mapping[str, Tensor]) -> Head:
+    """Find the linear layer that makes the logits, by running the model once on a batch.
+
+    A candidate is a ``torch.nn.Linear`` with C outputs that the forward pass calls; it is the head if the logits
+    equal φ Vᵀ + b for the features it sees.
+
+    Args:
+        model: The classifier, in eval mode.
+        tensors: A batch of at least one sample.
+
+    Returns:
+        The head.
+
+    Raises:
+        InputError: No layer fits.
+    """
+    labels = number_of_labels(model)
+    called: list[tuple[str, nn.Linear]] = []
+
+    def note(name: str, module: nn.Linear) -> Any:
+        return module.register_forward_hook(lambda *_: called.append((name, module)))
+
+    hooks = [
+        note(name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == labels
+    ]
+    try:
+        with torch.no_grad():
+            logits = logits_of(model, tensors)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if logits.dim() != 2 or logits.shape[1] != labels:
+        raise InputError(f"the model returns logits of shape {tuple(logits.shape)}, not (samples, {labels})")
+    for name, module in reversed(called):
+        head = Head(name, module)
+        features, _ = features_and_logits(model, head, tensors)
+        if features.dim() != 2 or features.shape[0] != logits.shape[0]:
+            continue
+        rebuilt = nn.functional.linear(features, module.weight, module.bias)
+        if torch.allclose(rebuilt, logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max() + 1e-30)):
+            return head
+    raise InputError(
+        "no head found: no linear layer makes the logits as V·φ + b "
+        f"(tried {', '.join(name for name, _ in called) or 'none with ' + str(labels) + ' outputs'})"
+    )

@@ -1,0 +1,161 @@
+"""Classifiers by name, from a folder, or as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
+
+from ntk_lpft import bundled
+from ntk_lpft.classifier.head import Head, number_of_labels
+from ntk_lpft.classifier.linear_head import LinearHeadClassifier, resolve_pooling
+from ntk_lpft.errors import InputError
+
+BUNDLED_MODELS = ("minilm",)
+HEADS = ("linear", "native")
+
+
+def resolve_source(name: str | Path) -> str:
+    """Turn a bundled name into its folder, check a folder, and pass any other name on to the Hub.
+
+    Raises:
+        InputError: A folder without config, weights or tokenizer; or a path that does not exist.
+    """
+    text = str(name)
+    if text in BUNDLED_MODELS:
+        return str(bundled.model_folder(text))
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
+            raise InputError(f"model folder {text} does not exist")
+        return text
+    if not (folder / "config.json").is_file():
+        raise InputError(f"model folder {text} has no config.json; it needs what save_pretrained writes")
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin"))
+        hint = "only .bin weights, which are pickles; convert them to safetensors" if pickled else "no weights"
+        raise InputError(f"model folder {text} has {hint} (*.safetensors is needed)")
+    return str(folder)
+
+
+def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to a model.
+
+    Args:
+        name: As for ``load_classifier``.
+        trust_remote_code: Whether to run code that the model's repository ships.
+
+    Raises:
+        InputError: None is there, or the Hub cannot be reached.
+    """
+    source = resolve_source(name)
+    if Path(source).is_dir():
+        kinds = ("tokenizer*", "vocab*", "*.model", "spiece*", "merges.txt")
+        if not any(path for kind in kinds for path in Path(source).glob(kind)):
+            raise InputError(f"model folder {name} has no tokenizer; save it there with tokenizer.save_pretrained")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as problem:
+        raise InputError(f"cannot load a tokenizer for {name}: {_one_line(problem)}") from problem
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_classifier(
+    name: str | Path | nn.Module,
+    num_labels: int | None = None,
+    *,
+    head: str = "linear",
+    pooling: str = "auto",
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    trust_remote_code: bool = False,
+) -> nn.Module:
+    """Load a sequence classifier, f = Vφ + b, in float32 and eval mode.
+
+    Args:
+        name: A Hub name, a folder, a bundled name (``minilm``), or a loaded classifier, which is returned as it is.
+        num_labels: C; needed unless a classifier is given or a folder holds a classifier's config.
+        head: ``linear``, the paper's: dropout and one linear layer on the pooled feature; or ``native``: the
+            head of transformers, whose last linear layer is V and whose rest belongs to the body.
+        pooling: For ``linear``: ``first`` or ``last`` token, ``mean``, or ``auto`` (last token for decoders).
+        seed: For what the checkpoint does not hold, the head above all.
+        device: Where to put it.
+        trust_remote_code: Whether to run code that the model's repository ships.
+
+    Returns:
+        A module whose ``forward`` returns ``logits``.
+
+    Raises:
+        InputError: Unknown or unusable model, or one that cannot be reached.
+    """
+    if isinstance(name, nn.Module):
+        if num_labels is not None and number_of_labels(name) != num_labels:
+            raise InputError(f"the model has {number_of_labels(name)} labels, not {num_labels}")
+        return name
+    if head not in HEADS:
+        raise InputError(f"unknown head {head!r}; choose one of {', '.join(HEADS)}")
+    if num_labels is not None and num_labels < 2:
+        raise InputError(f"num_labels is {num_labels}; a classifier has 2 or more")
+    source = resolve_source(name)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _build(source, config, num_labels, head, pooling, trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError) as problem:
+        if isinstance(problem, InputError):
+            raise
+        raise InputError(f"cannot load model {name}: {_one_line(problem)}") from problem
+    return model.to(device).eval()
+
+
+def _build(
+    source: str, config: object, num_labels: int | None, head: str, pooling: str, trust_remote_code: bool
+) -> nn.Module:
+    common = {"trust_remote_code": trust_remote_code, "use_safetensors": True, "dtype": torch.float32}
+    labels = int(getattr(config, "num_labels", 0)) if num_labels is None else num_labels
+    if head == "native":
+        # A regression or multi-label checkpoint must not be turned into a classifier in silence.
+        problem = getattr(config, "problem_type", None)
+        if problem in ("regression", "multi_label_classification"):
+            raise InputError(f"the checkpoint is a {problem.replace('_', ' ')} model; use --head linear for a new head")
+        return AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=labels, ignore_mismatched_sizes=True, **common
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError("head linear needs an encoder or a decoder, not both; use --head native for this model")
+    try:
+        # Without the pooler that some bodies put behind the last layer: φ is the hidden state itself.
+        body = AutoModel.from_pretrained(source, add_pooling_layer=False, **common)
+    except TypeError:
+        body = AutoModel.from_pretrained(source, **common)
+    body.config.problem_type = None
+    model = LinearHeadClassifier(body, labels, resolve_pooling(body, pooling))
+    initialise_head(Head("classifier", model.classifier))
+    return model
+
+
+def initialise_head(head: Head, deviation: float = 0.02) -> None:
+    """Draw V from N(0, deviation²) with the global generator and set b to 0, as BERT-like models begin."""
+    with torch.no_grad():
+        head.module.weight.normal_(0.0, deviation)
+        if head.module.bias is not None:
+            head.module.bias.zero_()
+
+
+def _one_line(problem: BaseException) -> str:
+    text = " ".join(str(problem).split())
+    if "offline" in text.lower() or "couldn't connect" in text.lower() or "cached" in text.lower():
+        text = "it is not in the local cache and the Hub cannot be reached; give a folder, or the bundled minilm"
+    return text[:300]

@@ -1,0 +1,70 @@
+"""LoRA adapters through peft, with the head left trainable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from ntk_lpft.classifier.head import Head
+from ntk_lpft.errors import InputError
+
+
+def adaptable_layers(model: nn.Module) -> list[str]:
+    """Leaf names of the linear layers that LoRA can adapt."""
+    return sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)})
+
+
+def apply_lora(
+    model: nn.Module,
+    head: Head,
+    *,
+    rank: int = 8,
+    alpha: float = 8.0,
+    targets: Sequence[str] | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """Freeze a classifier but for its head, and put LoRA adapters W + (α/r) B A beside the target layers.
+
+    Defaults are the paper's: r = α = 8 on query and value, A Kaiming-uniform, B = 0.
+
+    Args:
+        model: The classifier; it is changed in place.
+        head: Its head, which stays trainable.
+        rank: r.
+        alpha: α.
+        targets: Names of the layers (the last part of a module's name); None takes peft's choice for the
+            architecture, which for most is query and value.
+        seed: For A.
+
+    Returns:
+        The wrapped classifier.
+
+    Raises:
+        InputError: A rank below one, or targets that match no layer.
+    """
+    if rank < 1:
+        raise InputError(f"LoRA rank {rank} is not positive")
+    known = adaptable_layers(model)
+    missing = [name for name in targets or () if name not in known]
+    if missing:
+        raise InputError(f"LoRA target {', '.join(missing)} matches no layer; this model has {', '.join(known)}")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft scales by alpha / r, which need not be whole
+        target_modules=list(targets) if targets else None,
+        # Not peft's classification mode: it would train every layer called "classifier", dense ones as well.
+        modules_to_save=[head.name],
+        lora_dropout=0.0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)  # type: ignore[arg-type]
+        except ValueError as problem:
+            raise InputError(
+                f"peft has no default LoRA targets for this architecture; name some of {', '.join(known)}"
+            ) from problem

@@ -1,0 +1,74 @@
+"""A model as the engines need it, for as long as they need it, and then as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedModel
+
+from ntk_lpft.errors import InputError
+
+
+@contextmanager
+def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Put a model in eval mode, in one dtype, on one device, with one form of attention and without cache.
+
+    Attention goes through PyTorch's ``scaled_dot_product_attention`` held to its plain algorithm: left free, it
+    chooses a fused one by the batch's content, so that blocks of one kernel would differ, and the eager code of
+    transformers rounds the softmax of float64 models to float32. Models without it keep their own code.
+
+    Args:
+        model: Changed inside the context, put back afterwards (its parameters stay the same objects).
+        dtype: Which dtype.
+        device: Where to.
+
+    Raises:
+        InputError: NaN or infinite weights.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise InputError(f"weight {name} of the model holds NaN or infinite values; load a sound checkpoint")
+    # The very tensors are kept, as a conversion there and back may round; ``Module.to`` replaces buffers.
+    weights = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    modes = {module: module.training for module in model.modules()}
+    restore_settings = _set_configs(model)
+    try:
+        model.eval()
+        model.to(device=device, dtype=dtype)
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        for parameter, data in weights:
+            parameter.data = data
+        for module, held in buffers:
+            module._buffers.update(held)
+        for module, mode in modes.items():
+            module.training = mode
+        restore_settings()
+
+
+def _set_configs(model: nn.Module) -> Callable[[], None]:
+    """Choose the form of attention and switch the cache off, in every config; return how to undo it."""
+    changed: list[tuple[Any, str, Any]] = []
+
+    def change(config: Any, name: str, value: Any) -> None:
+        if getattr(config, name, None) not in (None, value):
+            changed.append((config, name, getattr(config, name)))
+            setattr(config, name, value)
+
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            change(module.config, "_attn_implementation", "sdpa" if module._supports_sdpa else "eager")
+            change(module.config, "use_cache", False)
+
+    def restore() -> None:
+        for config, name, value in reversed(changed):
+            setattr(config, name, value)
+
+    return restore

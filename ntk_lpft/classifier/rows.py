@@ -1,0 +1,216 @@
+"""Inputs in any padding become ragged rows, and ragged rows become trimmed batches of similar length."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from ntk_lpft.errors import InputError
+
+Row = dict[str, list[int]]
+
+
+def forward_names(model: nn.Module) -> set[str]:
+    """Names of the arguments that the model's own ``forward`` takes (a PEFT wrapper is looked through)."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return set(inspect.signature(base.forward).parameters)
+
+
+def to_rows(inputs: Any, model: nn.Module, what: str = "inputs") -> list[Row]:
+    """Strip the padding from a batch or a data set and keep what the model's ``forward`` takes.
+
+    Args:
+        inputs: A mapping from names to (N, T) tensors, arrays or nested lists, in any padding; or a sequence of
+            rows, each a mapping from names to lists of equal length. ``input_ids`` is required; where
+            ``attention_mask`` is missing every position counts.
+        model: The model whose ``forward`` decides which names are kept.
+        what: How messages name these inputs.
+
+    Returns:
+        One dict per sample; every value has the sample's own length, and ``attention_mask`` is dropped, as it
+        would be all ones.
+
+    Raises:
+        InputError: No ``input_ids``, an empty data set or row, columns of different lengths, or a mask with holes.
+    """
+    if isinstance(inputs, Mapping) or hasattr(inputs, "keys"):
+        columns = {name: _as_lists(inputs[name]) for name in inputs.keys()}  # noqa: SIM118  BatchEncoding iterates oddly
+        if "input_ids" not in columns:
+            raise InputError(f"{what} have no input_ids; give what a tokenizer returns (got {sorted(columns)})")
+        count = len(columns["input_ids"])
+        uneven = sorted(name for name, values in columns.items() if len(values) != count)
+        if uneven:
+            raise InputError(f"{what}: {', '.join(uneven)} and input_ids differ in their number of rows")
+        raw: Sequence[Mapping[str, Any]] = [{name: values[i] for name, values in columns.items()} for i in range(count)]
+    else:
+        raw = inputs
+    if len(raw) == 0:
+        raise InputError(f"{what} are empty; at least one sample is needed")
+    accepted = forward_names(model) - {"labels", "inputs_embeds"}
+    return [_strip(raw[i], accepted, f"{what}, row {i}") for i in range(len(raw))]
+
+
+def _as_lists(values: Any) -> list[Any]:
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def _strip(row: Mapping[str, Any], accepted: set[str], where: str) -> Row:
+    if "input_ids" not in row:
+        raise InputError(f"{where} has no input_ids; give what a tokenizer returns (got {sorted(row)})")
+    ids = _as_lists(row["input_ids"])
+    mask = _as_lists(row["attention_mask"]) if "attention_mask" in row else [1] * len(ids)
+    if len(mask) != len(ids):
+        raise InputError(f"{where}: attention_mask has length {len(mask)}, input_ids {len(ids)}")
+    kept = [position for position, value in enumerate(mask) if value]
+    if not kept:
+        raise InputError(f"{where} has no token (every position is masked)")
+    if kept[-1] - kept[0] + 1 != len(kept):
+        raise InputError(f"{where}: attention_mask has a hole; padding may stand on the left or the right only")
+    first, last = kept[0], kept[-1] + 1
+    stripped: Row = {"input_ids": [int(i) for i in ids[first:last]]}
+    for name in row:
+        if name in ("input_ids", "attention_mask") or name not in accepted:
+            continue
+        values = _as_lists(row[name])
+        if len(values) != len(ids):
+            raise InputError(f"{where}: {name} has length {len(values)}, input_ids {len(ids)}")
+        stripped[name] = [int(v) for v in values[first:last]]
+    return stripped
+
+
+def fingerprint_rows(rows: Sequence[Row]) -> str:
+    """Return a sha256 over the rows' names and numbers, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode())
+    return digest.hexdigest()
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """Longest row for which the model has learned position embeddings, or None where positions are not learned."""
+    for name, module in model.named_modules():
+        leaf = name.rsplit(".", 1)[-1]
+        if leaf in ("position_embeddings", "wpe", "embed_positions") and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin start counting behind the padding index; OPT keeps an explicit offset.
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - skipped - int(getattr(module, "offset", 0))
+    return None
+
+
+def check_rows(rows: Sequence[Row], model: nn.Module, what: str = "inputs") -> None:
+    """Refuse rows that the model cannot take.
+
+    Raises:
+        InputError: A token id outside the vocabulary, or a row longer than the model's positions.
+    """
+    limit = position_limit(model)
+    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    vocabulary = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None
+    for index, row in enumerate(rows):
+        ids = row["input_ids"]
+        if limit is not None and len(ids) > limit:
+            raise InputError(
+                f"{what}, row {index} has {len(ids)} tokens but the model has positions for {limit}; "
+                f"tokenise with max_length={limit} or less"
+            )
+        if vocabulary is not None and not 0 <= min(ids) <= max(ids) < vocabulary:
+            raise InputError(
+                f"{what}, row {index} has a token id outside 0…{vocabulary - 1}; use the tokenizer of this model"
+            )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Neighbouring samples of the internal order, right-padded to the longest of them.
+
+    Attributes:
+        start: Internal number of the first sample.
+        tensors: What the model's ``forward`` is given, each (n, T).
+    """
+
+    start: int
+    tensors: dict[str, Tensor]
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return self.tensors["input_ids"].shape[0]
+
+    @property
+    def length(self) -> int:
+        """Number of positions, padding included."""
+        return self.tensors["input_ids"].shape[1]
+
+
+def collate(rows: Sequence[Row], pad_id: int, device: torch.device, start: int = 0) -> Batch:
+    """Right-pad rows to their longest and add the attention mask, always as one (n, T) integer tensor."""
+    length = max(len(row["input_ids"]) for row in rows)
+    tensors: dict[str, Int[Tensor, "n t"]] = {}
+    for name in rows[0]:
+        fill = pad_id if name == "input_ids" else 0
+        tensors[name] = torch.tensor([row[name] + [fill] * (length - len(row[name])) for row in rows], device=device)
+    mask = [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows]
+    tensors["attention_mask"] = torch.tensor(mask, device=device)
+    return Batch(start, tensors)
+
+
+def by_length(rows: Sequence[Row]) -> list[int]:
+    """Numbers of the rows, longest first, so that memory runs out at once if it does."""
+    return sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
+
+
+def batches(
+    rows: Sequence[Row], *, boundary: int, max_cells: int, max_rows: int, pad_id: int, device: torch.device
+) -> Iterator[Batch]:
+    """Cut rows, already in internal order, into batches.
+
+    Args:
+        rows: Ragged rows, in internal order.
+        boundary: A row number at which a new batch must start (the first row that is no column of the kernel).
+        max_cells: Upper bound on n·T of a batch; a single longer row still makes a batch of its own.
+        max_rows: Upper bound on n.
+        pad_id: Token id to pad with.
+        device: Where the tensors go.
+
+    Yields:
+        Batches that follow each other without gap.
+    """
+    start = 0
+    while start < len(rows):
+        stop, longest = start, 0
+        while stop < len(rows) and stop - start < max_rows and not (stop == boundary and stop > start):
+            longest = max(longest, len(rows[stop]["input_ids"]))
+            if stop > start and longest * (stop - start + 1) > max_cells:
+                break
+            stop += 1
+        yield collate(rows[start:stop], pad_id, device, start)
+        start = stop
+
+
+def padding_id(model: nn.Module, rows: Sequence[Row]) -> int:
+    """Token id to pad with: the model's own, or else one that no row holds.
+
+    Decoder classifiers find the last real token by comparing ids with ``config.pad_token_id``.
+
+    Raises:
+        InputError: The model has none and its whole vocabulary is in use.
+    """
+    config = getattr(model, "config", None)
+    own = getattr(config, "pad_token_id", None)
+    used = {i for row in rows for i in row["input_ids"]}
+    if own is not None:
+        return int(own)
+    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    size = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else max(used) + 2
+    for candidate in range(size - 1, -1, -1):
+        if candidate not in used:
+            return candidate
+    raise InputError("the model has no pad_token_id and its whole vocabulary is in use; set model.config.pad_token_id")

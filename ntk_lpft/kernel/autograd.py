@@ -1,0 +1,109 @@
+"""Dense per-sample gradients by plain autograd and by torch.func: the two reference ways."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ntk_lpft.classifier.head import logits_of
+from ntk_lpft.classifier.rows import Batch, Row, collate
+
+
+def sample_gradients(
+    model: nn.Module, parameters: Sequence[nn.Parameter], batch: Batch, seeds: Float[Tensor, "k c"]
+) -> list[Float[Tensor, "k p"]]:
+    """Gradients of seeds @ logits of ONE sample, by ``torch.autograd.grad``.
+
+    Args:
+        model: The classifier, in eval mode.
+        parameters: What to differentiate by.
+        batch: A batch of one sample.
+        seeds: Linear combinations of the logits, (k, C).
+
+    Returns:
+        For each parameter (k, p), p its number of entries; zero where it does not take part.
+    """
+    with torch.enable_grad():
+        logits = logits_of(model, batch.tensors)
+    rows: list[tuple[Tensor | None, ...]] = []
+    for channel, seed in enumerate(seeds):
+        rows.append(
+            torch.autograd.grad(
+                logits[0],
+                list(parameters),
+                grad_outputs=seed.to(logits.dtype),
+                retain_graph=channel + 1 < len(seeds),
+                allow_unused=True,
+            )
+        )
+    return [
+        torch.stack([torch.zeros_like(p).flatten() if row[i] is None else row[i].flatten() for row in rows])  # type: ignore[union-attr]
+        for i, p in enumerate(parameters)
+    ]
+
+
+def functional_gradients(
+    model: nn.Module, names: Sequence[str], batch: Batch, seeds: Float[Tensor, "k c"]
+) -> list[Float[Tensor, "n k p"]]:
+    """Gradients of seeds @ logits by ``torch.func``: ``vmap`` over samples of ``jacrev`` over parameters.
+
+    Samples in the batch must have equal lengths: the attention mask, all ones, is not mapped over, since
+    transformers looks at its values. Models whose forward pass looks at other values go sample by sample.
+
+    Args:
+        model: The classifier, in eval mode.
+        names: Parameters to differentiate by.
+        batch: A batch without padding.
+        seeds: Linear combinations of the logits, (k, C).
+
+    Returns:
+        For each parameter (n, k, p).
+    """
+    chosen = {name: p.detach() for name, p in model.named_parameters() if name in set(names)}
+    tensors = {name: value for name, value in batch.tensors.items() if name != "attention_mask"}
+    mask = batch.tensors["attention_mask"][:1]
+
+    def seeded(values: dict[str, Tensor], sample: dict[str, Tensor]) -> Tensor:
+        one = {name: value[None] for name, value in sample.items()} | {"attention_mask": mask}
+        output = torch.func.functional_call(model, values, (), one)
+        return seeds @ (output.logits if hasattr(output, "logits") else output[0])[0]
+
+    jacobian = torch.func.jacrev(seeded)
+    with warnings.catch_warnings():
+        # Some operators have no batching rule and are looped over; slower, not different.
+        warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
+        try:
+            found = torch.func.vmap(jacobian, in_dims=(None, 0))(chosen, tensors)
+        except RuntimeError as problem:
+            if "vmap" not in str(problem) and "data-dependent" not in str(problem):
+                raise
+            parts = [jacobian(chosen, {k: v[i] for k, v in tensors.items()}) for i in range(batch.size)]
+            found = {name: torch.stack([part[name] for part in parts]) for name in names}
+    return [found[name].detach().reshape(batch.size, len(seeds), -1) for name in names]
+
+
+def single_batches(rows: Sequence[Row], pad_id: int, device: torch.device) -> Iterator[Batch]:
+    """Each row as a batch of its own, without padding."""
+    for start, row in enumerate(rows):
+        yield collate([row], pad_id, device, start)
+
+
+def equal_length_batches(
+    rows: Sequence[Row], most: int, pad_id: int, device: torch.device
+) -> Iterator[Batch]:
+    """Neighbouring rows of equal length, at most ``most`` at a time."""
+    start = 0
+    while start < len(rows):
+        stop = start + 1
+        while stop < len(rows) and stop - start < most and _shape(rows[stop]) == _shape(rows[start]):
+            stop += 1
+        yield collate(rows[start:stop], pad_id, device, start)
+        start = stop
+
+
+def _shape(row: Row) -> int:
+    return len(row["input_ids"])

@@ -1,0 +1,176 @@
+"""One forward and k backward passes with hooks: inputs and output gradients of every wanted layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from ntk_lpft.classifier.head import logits_of
+from ntk_lpft.kernel.records import Record
+from ntk_lpft.classifier.rows import Batch
+from ntk_lpft.kernel.sites import Site
+
+
+class ShapeMismatch(RuntimeError):
+    """A module was called with an input whose samples cannot be told apart."""
+
+
+@dataclass
+class _Call:
+    inputs: Tensor
+    edge: GradientEdge
+    output_features: int
+
+
+@dataclass
+class _Observer:
+    """Collects the calls of the wanted modules during one forward pass."""
+
+    modules: Sequence[nn.Module]
+    batch: Batch
+    calls: dict[nn.Module, list[_Call]] = field(default_factory=dict)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Hooks are there inside this context only."""
+        hooks = []
+        for module in self.modules:
+            if isinstance(module, nn.Embedding):
+                hooks.append(module.register_forward_pre_hook(self._expand))
+            hooks.append(module.register_forward_hook(self._note, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _expand(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Look positions up once for each sample where the model shares one row of them, (1, T)."""
+        if self.batch.size > 1 and args and args[0].dim() == 2 and args[0].shape[0] == 1:
+            return (args[0].expand(self.batch.size, -1), *args[1:])
+        return None
+
+    def _note(self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
+        if not output.requires_grad:
+            return
+        value = args[0] if args else next(iter(kwargs.values()))
+        # The edge, unlike the tensor, still means this output if the model goes on to change it in place.
+        call = _Call(value.detach(), get_gradient_edge(output), output.shape[-1])
+        self.calls.setdefault(module, []).append(call)
+
+
+def _split_samples(value: Tensor, features: int | None, batch: Batch, module: nn.Module) -> Tensor:
+    """Bring a tensor into the form (n, t, features), or (n, t) where ``features`` is None."""
+    n = batch.size
+    tail = () if features is None else (features,)
+    if n == 1 or value.shape[0] == n or (value.dim() == 2 and value.shape[0] == n * batch.length):
+        return value.reshape(n, -1, *tail)
+    raise ShapeMismatch(
+        f"{type(module).__name__} got a tensor of shape {tuple(value.shape)}, with no dimension for the {n} samples"
+    )
+
+
+def capture(
+    model: nn.Module,
+    sites: Sequence[Site],
+    batch: Batch,
+    seeds: Float[Tensor, "k c"],
+    dtype: torch.dtype,
+) -> dict[str, Record | ShapeMismatch]:
+    """Per-sample gradients of seeds @ logits with respect to each site's parameter.
+
+    Args:
+        model: The classifier, in eval mode.
+        sites: Parameters to capture; each has a rule.
+        batch: One padded batch; of one sample, every call's leading dimensions count as positions.
+        seeds: Linear combinations of the logits that are differentiated, (k, C); the identity for the full kernel.
+        dtype: What captured floating-point tensors are stored in.
+
+    Returns:
+        A record for each site that takes part in the forward pass. Where a module's input has no dimension for
+        the samples, the exception that says so stands in the record's place.
+    """
+    modules = list(dict.fromkeys(module for site in sites for module in site.modules))
+    observer = _Observer(modules, batch)
+    with torch.enable_grad(), observer.installed():
+        logits = logits_of(model, batch.tensors)
+    flat = [(module, call) for module, calls in observer.calls.items() for call in calls]
+    gradients = _backward(logits, [call.edge for _, call in flat], seeds)
+    grads: dict[nn.Module, list[tuple[Tensor, Tensor] | ShapeMismatch]] = {}
+    for index, (module, call) in enumerate(flat):
+        channels = gradients[index]
+        gradients[index] = []  # let go of each one as soon as it is copied
+        try:
+            grads.setdefault(module, []).append(_as_positions(module, call, channels, batch))
+        except ShapeMismatch as problem:
+            grads.setdefault(module, []).append(problem)
+    return {
+        site.name: record for site in sites if (record := _record(site, grads, batch.start, dtype)) is not None
+    }
+
+
+def _backward(logits: Tensor, edges: Sequence[GradientEdge], seeds: Tensor) -> list[list[Tensor | None]]:
+    """Gradients by edge, then by channel."""
+    result: list[list[Tensor | None]] = [[] for _ in edges]
+    if not edges:
+        return result
+    for channel, seed in enumerate(seeds):
+        found = torch.autograd.grad(
+            logits,
+            edges,
+            grad_outputs=seed.to(logits.dtype).expand_as(logits),
+            retain_graph=channel + 1 < len(seeds),
+            allow_unused=True,
+        )
+        for index, value in enumerate(found):
+            result[index].append(value)
+    return result
+
+
+def _as_positions(
+    module: nn.Module, call: _Call, channels: list[Tensor | None], batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """Inputs (n, t, …) and gradients (n, t, k, o) of one call."""
+    lookup = isinstance(module, nn.Embedding)
+    inputs = _split_samples(call.inputs, None if lookup else call.inputs.shape[-1], batch, module)
+    shape = (*inputs.shape[:2], call.output_features)
+    known = next((g for g in channels if g is not None), None)
+    if known is None:
+        return inputs, torch.zeros((shape[0], shape[1], len(channels), shape[2]), device=inputs.device)
+    stacked = torch.stack(
+        [
+            torch.zeros(shape, dtype=known.dtype, device=known.device)
+            if g is None
+            else _split_samples(g, call.output_features, batch, module)
+            for g in channels
+        ],
+        dim=2,
+    )
+    return inputs, stacked
+
+
+def _record(
+    site: Site,
+    grads: Mapping[nn.Module, list[tuple[Tensor, Tensor] | ShapeMismatch]],
+    start: int,
+    dtype: torch.dtype,
+) -> Record | ShapeMismatch | None:
+    calls = [call for module in site.modules for call in grads.get(module, [])]
+    if not calls or site.rule is None:
+        return None
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for call in calls:
+        if isinstance(call, ShapeMismatch):
+            return call
+        pairs.append(call)
+    # Several calls (shared layers, tied weights) are one sum over positions.
+    inputs = pairs[0][0] if len(pairs) == 1 else torch.cat([a for a, _ in pairs], dim=1)
+    outputs = pairs[0][1] if len(pairs) == 1 else torch.cat([g for _, g in pairs], dim=1)
+    module, local = site.owners[0]
+    return site.rule.record(module, local, inputs, outputs, start, dtype)

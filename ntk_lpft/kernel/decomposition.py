@@ -1,0 +1,114 @@
+"""The empirical NTK of a classifier's logits, Θ = P + F, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+OUTPUTS = ("full", "class_trace", "pseudo")
+
+
+@dataclass(frozen=True)
+class NTKDecomposition:
+    """Empirical NTK between row samples and column samples, split into P and F.
+
+    Θ(x, x') = P(x, x') + F(x, x') (Tomihari and Sato, NeurIPS 2024): P, pre-train-effective, from the linear head's
+    gradients; F, FT-effective, from the body's.
+
+    Attributes:
+        feature_kernel: (N, M), ⟨φ(x), φ(x')⟩, + 1 where the head's bias is trained; 0 where the head is frozen.
+        ft_groups: F by parameter group, each (N, C, M, C), or (N, M) for the reduced outputs. They sum to F.
+        row_logits: f0 of the row samples, (N, C).
+        column_logits: f0 of the column samples, (M, C).
+        outputs: ``full``; ``class_trace``, Σ_c Θ_cc / C; or ``pseudo``, Σ_cd Θ_cd / C, the kernel of the sum of
+            logits over √C (Mohamadi, Bae and Sutherland, ICML 2023, "A Fast, Well-Founded Approximation to the
+            Empirical Neural Tangent Kernel").
+        symmetric: Whether rows and columns are the same samples.
+        parameter_groups: Names of the parameters in each group.
+        metadata: Settings, versions, self-check, fingerprints: what is needed to check or repeat the computation.
+    """
+
+    feature_kernel: Float[Tensor, "n m"]
+    ft_groups: dict[str, Tensor]
+    row_logits: Float[Tensor, "n c"]
+    column_logits: Float[Tensor, "m c"]
+    outputs: str = "full"
+    symmetric: bool = False
+    parameter_groups: dict[str, list[str]] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_labels(self) -> int:
+        """C."""
+        return self.row_logits.shape[1]
+
+    @property
+    def divisor(self) -> int:
+        """What sums over classes were divided by: 1 for ``full``, C for the reduced outputs."""
+        return 1 if self.outputs == "full" else self.num_labels
+
+    @property
+    def pretrain_effective(self) -> Float[Tensor, "n *c m *d"]:
+        """P, built on demand: (feature kernel) ⊗ I_C as (N, C, M, C); the feature kernel itself where reduced."""
+        if self.outputs != "full":
+            return self.feature_kernel
+        eye = torch.eye(self.num_labels, dtype=self.feature_kernel.dtype, device=self.feature_kernel.device)
+        return torch.einsum("nm,cd->ncmd", self.feature_kernel, eye)
+
+    @cached_property
+    def ft_effective(self) -> Float[Tensor, "n *c m *d"]:
+        """F, the sum of its groups; 0 where no body parameter is trained."""
+        if not self.ft_groups:
+            return torch.zeros_like(self.pretrain_effective)
+        groups = iter(self.ft_groups.values())
+        total = next(groups).clone()
+        for group in groups:
+            total += group
+        return total
+
+    @property
+    def total(self) -> Float[Tensor, "n *c m *d"]:
+        """Θ = P + F."""
+        return self.pretrain_effective + self.ft_effective
+
+    def to(self, *args: Any, **kwargs: Any) -> NTKDecomposition:
+        """Move or convert the tensors, as ``torch.Tensor.to`` does."""
+        return replace(
+            self,
+            feature_kernel=self.feature_kernel.to(*args, **kwargs),
+            ft_groups={name: value.to(*args, **kwargs) for name, value in self.ft_groups.items()},
+            row_logits=self.row_logits.to(*args, **kwargs),
+            column_logits=self.column_logits.to(*args, **kwargs),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write to ``path`` (a ``.safetensors`` file, or a folder that gets ``kernel.safetensors``).
+
+        Returns:
+            The file written. It is complete or not there at all.
+        """
+        from ntk_lpft.kernel.storage import save_parts
+
+        return save_parts(path, {"ntk": self})
+
+    @classmethod
+    def load(cls, path: str | Path, part: str | None = None) -> NTKDecomposition:
+        """Read what ``save`` or the ``compute`` command wrote.
+
+        Args:
+            path: The file, or its folder.
+            part: Which kernel of the file: ``train`` (train × train) or ``eval`` (eval × train) of a run's
+                folder; by default the first.
+
+        Raises:
+            InputError: No such file or part, or a file that is truncated or was altered.
+        """
+        from ntk_lpft.kernel.storage import load_parts
+
+        return load_parts(path, part)

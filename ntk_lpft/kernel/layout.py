@@ -1,0 +1,116 @@
+"""Which rows and columns a kernel has, and how products of per-sample gradients are added to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Below this size a diagonal block of a symmetric product is computed whole: smaller products cost more in
+# overhead than their other half costs in arithmetic.
+LEAF = 128
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows and columns of a kernel in internal order: first the samples that are columns, then the other rows.
+
+    Attributes:
+        columns: Number of samples that are columns, M.
+        extra: Number of samples that are rows only.
+        symmetric: Whether the columns are rows as well; that half of the kernel is then computed once.
+        channels: Number of backward passes for each sample (C, or 1 for the pseudo-NTK).
+        traced: Whether the channels are summed over, so that rows and columns are samples.
+    """
+
+    columns: int
+    extra: int
+    symmetric: bool
+    channels: int
+    traced: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Number of samples whose gradients are needed."""
+        return self.columns + self.extra
+
+    @property
+    def width(self) -> int:
+        """Rows of the kernel matrix for each sample."""
+        return 1 if self.traced else self.channels
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the kernel matrix."""
+        rows = self.extra + (self.columns if self.symmetric else 0)
+        return rows * self.width, self.columns * self.width
+
+    @property
+    def pairs(self) -> float:
+        """Number of sample pairs that the algorithm needs."""
+        return self.columns * self.extra + (self.columns * (self.columns + 1) / 2 if self.symmetric else 0)
+
+    def zeros(self, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "rows columns"]:
+        """Return an empty kernel matrix."""
+        return torch.zeros(self.shape, dtype=dtype, device=device)
+
+    def matrix(self, jacobian: Float[Tensor, "n k p"]) -> Tensor:
+        """View per-sample gradients as the rows whose products are the kernel: (n·width, …)."""
+        return jacobian.reshape(jacobian.shape[0] * self.width, -1)
+
+    def add_gram_(self, out: Float[Tensor, "rows columns"], jacobian: Float[Tensor, "samples_width p"]) -> None:
+        """Add J Jᵀ to the kernel; below the diagonal of the symmetric part nothing is written.
+
+        Args:
+            out: Kernel matrix, changed in place.
+            jacobian: Gradients of all samples in internal order, (samples·width, p).
+        """
+        cut = self.columns * self.width
+        offset = 0
+        if self.symmetric:
+            _add_upper_(out, jacobian, 0, cut)
+            offset = cut
+        if self.extra:
+            add_product_(out[offset:], jacobian[cut:], jacobian[:cut])
+
+    def add_block_(
+        self, out: Float[Tensor, "rows columns"], block: Float[Tensor, "rn cn"], row: int, column: int
+    ) -> None:
+        """Add the block of samples ``row…`` against column samples ``column…`` (internal numbers)."""
+        first = row if self.symmetric else row - self.columns
+        rows = slice(first * self.width, first * self.width + block.shape[0])
+        out[rows, column * self.width : column * self.width + block.shape[1]] += block
+
+    def complete(self, out: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+        """Return the kernel with the symmetric part's lower triangle filled in from the upper one."""
+        if not self.symmetric:
+            return out
+        out = out.clone()
+        square = out[: self.columns * self.width]
+        upper = square.triu()
+        square.copy_(upper + upper.triu(1).T)
+        return out
+
+
+def add_product_(out: Tensor, left: Float[Tensor, "r p"], right: Float[Tensor, "c p"]) -> None:
+    """``out += left @ right.T``, accumulated in ``out``'s dtype."""
+    if left.dtype == out.dtype:
+        out.addmm_(left, right.T)
+    elif left.is_cuda:
+        out += torch.mm(left, right.T, out_dtype=out.dtype)
+    else:
+        out += torch.mm(left, right.T).to(out.dtype)
+
+
+def _add_upper_(out: Tensor, jacobian: Tensor, first: int, last: int) -> None:
+    """Add the upper triangle of J Jᵀ by halves: large square products, and small blocks on the diagonal."""
+    if last - first <= LEAF:
+        part = jacobian[first:last]
+        add_product_(out[first:last, first:last], part, part)
+        return
+    middle = (first + last) // 2
+    add_product_(out[first:middle, middle:last], jacobian[first:middle], jacobian[middle:last])
+    _add_upper_(out, jacobian, first, middle)
+    _add_upper_(out, jacobian, middle, last)

@@ -1,0 +1,226 @@
+"""Memory: how much may be used, and how it is shared out between captured layers, graphs and chunks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psutil
+import torch
+
+from ntk_lpft.errors import InputError
+from ntk_lpft.kernel.sites import Route
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+# Larger batches and chunks gain no speed (see benchmarks/RESULTS.md), so memory beyond this goes to captured layers.
+_MOST_CELLS = {"cpu": 2048, "cuda": 16384}
+_MOST_CHUNK = {"cpu": 128 * 2**20, "cuda": 2 * 2**30}
+
+
+def parse_bytes(text: str | int) -> int:
+    """Read an amount of memory such as ``4GiB``, ``500MB`` or a plain number of bytes.
+
+    Raises:
+        InputError: Not an amount, or not positive.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", str(text))
+    if match is None or match.group(2).lower() not in _UNITS:
+        raise InputError(f"cannot read memory budget {str(text)!r}; write it as 4GiB or 500MB")
+    amount = int(float(match.group(1)) * _UNITS[match.group(2).lower()])
+    if amount <= 0:
+        raise InputError(f"memory budget {str(text)!r} is not positive")
+    return amount
+
+
+def format_bytes(amount: float) -> str:
+    """Write an amount of memory for people."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if amount >= size:
+            return f"{amount / size:.2f} {unit}"
+    return f"{amount:.0f} bytes"
+
+
+def default_budget(device: torch.device) -> int:
+    """A quarter of the memory that is free on a CPU, which others use as well; 80 % of what is free on a GPU."""
+    if device.type == "cuda":
+        return int(0.8 * torch.cuda.mem_get_info(device)[0])
+    return psutil.virtual_memory().available // 4
+
+
+@dataclass(frozen=True)
+class SiteProfile:
+    """What one site costs, measured on one sample of the greatest length.
+
+    Attributes:
+        name: The parameter's name.
+        route: The way by which its kernel is computed.
+        order: When the forward pass first reaches it.
+        fixed_bytes: Bytes for each captured sample whatever its length.
+        position_bytes: Bytes for each captured position.
+        input_key: Which tensor its input is; sites with one key share it. Empty where nothing is shared.
+        input_position_bytes: Bytes of that tensor for each position.
+        entries: Entries of the parameter (for the autograd route).
+        chunk_bytes: Bytes of one output feature's gradients, of all samples: the least that a chunk can be.
+        flops: Floating-point operations of its contraction, over all samples.
+    """
+
+    name: str
+    route: Route
+    order: int
+    fixed_bytes: float = 0.0
+    position_bytes: float = 0.0
+    input_key: str = ""
+    input_position_bytes: float = 0.0
+    entries: int = 0
+    chunk_bytes: int = 0
+    flops: float = 0.0
+
+
+@dataclass
+class Pass:
+    """One pass over the data: the sites that it captures, or slices of parameters on the autograd route.
+
+    Attributes:
+        route: The way.
+        sites: Names of the parameters.
+        slices: For the autograd route, (begin, end) in each flattened parameter.
+    """
+
+    route: Route
+    sites: list[str]
+    slices: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """Passes and sizes; with equal plans, equal inputs give equal bits.
+
+    Attributes:
+        passes: In order.
+        max_cells: Most samples × positions of a batch.
+        chunk_bytes: Most bytes of a chunk of materialised gradients.
+        budget: Bytes allowed besides the model itself.
+        predicted_peak: Bytes that the plan is expected to use.
+    """
+
+    passes: list[Pass]
+    max_cells: int
+    chunk_bytes: int
+    budget: int
+    predicted_peak: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """The inverse of ``to_json``."""
+        passes = [Pass(Route(p["route"]), list(p["sites"]), [(a, b) for a, b in p["slices"]]) for p in data["passes"]]
+        return cls(passes, data["max_cells"], data["chunk_bytes"], data["budget"], data["predicted_peak"])
+
+
+def make_plan(
+    profiles: Sequence[SiteProfile],
+    *,
+    samples: int,
+    positions: int,
+    longest: int,
+    channels: int,
+    graph_bytes_per_cell: float,
+    kernel_bytes: int,
+    itemsize: int,
+    budget: int,
+    device_type: str,
+) -> Plan:
+    """Share a memory budget out.
+
+    Args:
+        profiles: What each site costs.
+        samples: Number of samples.
+        positions: Total number of positions of all samples, padding within batches included.
+        longest: Positions of the longest sample.
+        channels: Backward passes for each sample.
+        graph_bytes_per_cell: Bytes that autograd keeps for each sample and position of a batch.
+        kernel_bytes: Bytes of all kernels that are accumulated.
+        itemsize: Bytes of a captured number.
+        budget: Bytes allowed besides the model.
+        device_type: "cpu" or "cuda".
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: The budget is too small for one layer; the message says what would do.
+    """
+    kind = device_type if device_type in _MOST_CELLS else "cuda"
+    left = budget - kernel_bytes
+    floor_chunk = max((p.chunk_bytes for p in profiles), default=0)
+    chunk = max(floor_chunk, min(_MOST_CHUNK[kind], left // 8))
+    # At least one sample must fit, and a batch takes at most a quarter of the budget.
+    cells = max(longest, min(_MOST_CELLS[kind], int(left / 4 / max(graph_bytes_per_cell, 1.0))))
+    graph = int(cells * graph_bytes_per_cell)
+    room = left - chunk - graph
+    costs = {p.name: _capture_bytes([p], samples, positions) for p in profiles if p.route != Route.AUTOGRAD}
+    largest = max(costs.values(), default=0)
+    columns = max(1, room // (samples * channels * itemsize)) if room > 0 else 0
+    dense = [p for p in profiles if p.route == Route.AUTOGRAD]
+    if room < largest or (dense and columns < 1):
+        least = kernel_bytes + floor_chunk + int(longest * graph_bytes_per_cell) + largest
+        # The chunk and the batch shrink with the budget, each by a fixed share of what is left.
+        needed = max(least, kernel_bytes + int((largest + floor_chunk) / (1 - 1 / 8 - 1 / 4)) + 1)
+        name = max(costs, key=lambda n: costs[n]) if costs else dense[0].name
+        raise InputError(
+            f"memory budget {format_bytes(budget)} is too small for one layer ({name}); "
+            f"give at least {format_bytes(needed * 1.05)}, or fewer or shorter samples"
+        )
+    passes = []
+    peak = 0
+    for route in (Route.BATCHED, Route.SINGLE):
+        members = sorted((p for p in profiles if p.route == route), key=lambda p: p.order)
+        for group in _fill(members, samples, positions, room):
+            passes.append(Pass(route, [p.name for p in group]))
+            peak = max(peak, _capture_bytes(group, samples, positions))
+    for group, slices in _slice(dense, columns):
+        passes.append(Pass(Route.AUTOGRAD, group, slices))
+        used = sum(end - begin for begin, end in slices) * samples * channels * itemsize
+        peak = max(peak, used)
+    return Plan(passes, cells, chunk, budget, kernel_bytes + chunk + graph + peak)
+
+
+def _capture_bytes(group: Sequence[SiteProfile], samples: int, positions: int) -> int:
+    shared = {p.input_key: p.input_position_bytes for p in group if p.input_key}
+    own = sum(p.fixed_bytes * samples + p.position_bytes * positions for p in group)
+    return int(own + sum(shared.values()) * positions)
+
+
+def _fill(members: Sequence[SiteProfile], samples: int, positions: int, room: int) -> list[list[SiteProfile]]:
+    """Cut neighbours in the network into as few passes as fit."""
+    groups: list[list[SiteProfile]] = []
+    for profile in members:
+        if groups and _capture_bytes([*groups[-1], profile], samples, positions) <= room:
+            groups[-1].append(profile)
+        else:
+            groups.append([profile])
+    return groups
+
+
+def _slice(dense: Sequence[SiteProfile], columns: int) -> list[tuple[list[str], list[tuple[int, int]]]]:
+    """Cut flattened parameters into passes of at most ``columns`` entries."""
+    passes: list[tuple[list[str], list[tuple[int, int]]]] = []
+    used = columns
+    for profile in dense:
+        begin = 0
+        while begin < profile.entries:
+            if used >= columns:
+                passes.append(([], []))
+                used = 0
+            end = min(profile.entries, begin + columns - used)
+            passes[-1][0].append(profile.name)
+            passes[-1][1].append((begin, end))
+            used += end - begin
+            begin = end
+    return passes

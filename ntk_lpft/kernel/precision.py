@@ -1,0 +1,70 @@
+"""The precisions in which a kernel can be computed, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ntk_lpft.errors import InputError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a precision's name stands for.
+
+    Attributes:
+        name: The name.
+        model: dtype of weights, activations and gradients.
+        product: dtype in which captured tensors are stored and multiplied.
+        kernel: dtype of the kernel.
+        tolerance: Relative error of one parameter's block, against per-example autograd in the same dtype, that the
+            self-check lets pass. Rounding stays below it, also in models that compute in float32 inside; a rule
+            that is wrong exceeds it by far.
+        tf32: Whether CUDA may use TF32 for float32 matrix products.
+    """
+
+    name: str
+    model: torch.dtype
+    product: torch.dtype
+    kernel: torch.dtype
+    tolerance: float
+    tf32: bool = False
+
+
+PRECISIONS = {
+    p.name: p
+    for p in (
+        Precision("float32", torch.float32, torch.float32, torch.float32, 5e-3),
+        Precision("float64", torch.float64, torch.float64, torch.float64, 1e-6),
+        Precision("tf32", torch.float32, torch.float32, torch.float32, 5e-2, tf32=True),
+        Precision("bfloat16", torch.float32, torch.bfloat16, torch.float32, 5e-3),
+    )
+}
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """Look a precision up and make sure that the device has it.
+
+    Raises:
+        InputError: Unknown name, or TF32 asked for off CUDA.
+    """
+    if name not in PRECISIONS:
+        raise InputError(f"unknown precision {name!r}; choose one of {', '.join(PRECISIONS)}")
+    precision = PRECISIONS[name]
+    if precision.tf32 and device.type != "cuda":
+        raise InputError(f"precision tf32 needs a CUDA device, not {device.type}; use float32")
+    return precision
+
+
+@contextmanager
+def matmul_mode(precision: Precision) -> Iterator[None]:
+    """Allow TF32 only where asked for, and put the process's own setting back afterwards."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision.tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

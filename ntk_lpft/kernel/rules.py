@@ -1,0 +1,159 @@
+"""One rule for each kind of layer: from a module's inputs and output gradients to per-sample parameter gradients.
+
+A new kind of layer is one new class with ``@register``. A rule need not be right for every module that it matches:
+each parameter's rule is checked against plain autograd on the model at hand before it is used.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ntk_lpft.kernel.records import DenseRecord, OuterRecord, Record, keep_active, sum_by_token
+
+
+class Rule(ABC):
+    """Per-sample gradients of the parameters that one kind of module owns."""
+
+    @abstractmethod
+    def matches(self, module: nn.Module) -> bool:
+        """Whether the rule is meant for this module."""
+
+    @abstractmethod
+    def record(
+        self,
+        module: nn.Module,
+        parameter: str,
+        inputs: Shaped[Tensor, "n t *i"],
+        grads: Float[Tensor, "n t k o"],
+        start: int,
+        dtype: torch.dtype,
+    ) -> Record:
+        """Per-sample gradients of one parameter.
+
+        Args:
+            module: The module.
+            parameter: The parameter's name in the module.
+            inputs: What the module was called with; several calls stand one after the other along t.
+            grads: Gradients of the k channels with respect to the module's outputs.
+            start: Internal number of the first sample.
+            dtype: What floating-point results are stored in.
+
+        Returns:
+            The gradients, in the most compact form.
+        """
+
+
+RULES: list[Rule] = []
+
+
+def register(rule: type[Rule]) -> type[Rule]:
+    """Class decorator that adds a rule; later rules are asked first."""
+    RULES.insert(0, rule())
+    return rule
+
+
+def find_rule(module: nn.Module) -> Rule | None:
+    """Return the rule for a module, or None where no rule is known."""
+    return next((rule for rule in RULES if rule.matches(module)), None)
+
+
+@register
+class DenseLayer(Rule):
+    """``nn.Linear`` and Hugging Face's ``Conv1D``: y = W a + b, so ∂W = Σ_t g_t a_tᵀ and ∂b = Σ_t g_t.
+
+    ``Conv1D`` stores W transposed, which changes no inner product. LoRA's adapters are two such layers.
+    """
+
+    def matches(self, module: nn.Module) -> bool:
+        """Linear layers whose class keeps the plain forward pass."""
+        return isinstance(module, Conv1D) or (
+            isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+        )
+
+    def record(
+        self,
+        module: nn.Module,
+        parameter: str,
+        inputs: Shaped[Tensor, "n t *i"],
+        grads: Float[Tensor, "n t k o"],
+        start: int,
+        dtype: torch.dtype,
+    ) -> Record:
+        """Outer-product factors of the weight, or the bias's gradient."""
+        if parameter == "bias":
+            return DenseRecord(start, grads.sum(dim=1).to(dtype))
+        kept_inputs, kept_grads = keep_active(inputs, grads)
+        return OuterRecord(start, kept_inputs.to(dtype), kept_grads.to(dtype))
+
+
+@register
+class Norm(Rule):
+    """Layers y = x̂ ⊙ w + b or x̂ ⊙ (1 + w): LayerNorm and the many RMSNorms, so ∂w = Σ_t g_t ⊙ x̂_t and ∂b = Σ_t g_t.
+
+    x̂ is taken from the module itself as (y(w = 1) − y(w = −1)) / 2 at b = 0, which rounds nothing in either form, so
+    that its epsilon, its dtype and where it puts the one need not be known.
+    """
+
+    def matches(self, module: nn.Module) -> bool:
+        """Modules called norms that own one weight vector, and at most a bias of its size."""
+        own = dict(module.named_parameters(recurse=False))
+        weight = own.get("weight")
+        return (
+            "norm" in type(module).__name__.lower()
+            and weight is not None
+            and weight.dim() == 1
+            and set(own) <= {"weight", "bias"}
+            and all(p.shape == weight.shape for p in own.values())
+        )
+
+    def record(
+        self,
+        module: nn.Module,
+        parameter: str,
+        inputs: Shaped[Tensor, "n t *i"],
+        grads: Float[Tensor, "n t k o"],
+        start: int,
+        dtype: torch.dtype,
+    ) -> Record:
+        """Gradient of the scale or of the shift."""
+        if parameter == "bias":
+            return DenseRecord(start, grads.sum(dim=1).to(dtype))
+        own = {name: torch.zeros_like(p) for name, p in module.named_parameters(recurse=False)}
+        one = torch.ones_like(own["weight"])
+        with torch.no_grad():
+            plus, minus = (
+                torch.func.functional_call(module, own | {"weight": weight}, (inputs,)) for weight in (one, -one)
+            )
+        normalised = ((plus - minus) / 2).to(grads.dtype)
+        return DenseRecord(start, torch.einsum("ntko,nto->nko", grads, normalised).to(dtype))
+
+
+@register
+class EmbeddingTable(Rule):
+    """``nn.Embedding``: the gradient of row v is Σ_t [id_t = v] g_t; the padding row gets none.
+
+    Subclasses that multiply what they look up by a constant ``embed_scale`` are included.
+    """
+
+    def matches(self, module: nn.Module) -> bool:
+        """Embeddings, save for options that change the gradient."""
+        return isinstance(module, nn.Embedding) and not module.scale_grad_by_freq and module.max_norm is None
+
+    def record(
+        self,
+        module: nn.Module,
+        parameter: str,
+        inputs: Shaped[Tensor, "n t *i"],
+        grads: Float[Tensor, "n t k o"],
+        start: int,
+        dtype: torch.dtype,
+    ) -> Record:
+        """One vector for each distinct token of a sample."""
+        assert isinstance(module, nn.Embedding)
+        scale = getattr(module, "embed_scale", 1.0)
+        return sum_by_token(start, inputs, (grads * scale).to(dtype), module.padding_idx)

@@ -1,0 +1,292 @@
+"""Pictures of kernels: singular values, class-sorted heat maps of blocks, shares of parameter groups.
+
+Each function returns a matplotlib figure of its own and changes no setting of matplotlib; `save` writes one to a file.
+Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart, and no curve differs by colour alone.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
+from PIL import Image
+from torch import Tensor
+
+from ntk_lpft.errors import InputError
+from ntk_lpft.statistics.blocks import class_boundaries, class_order
+from ntk_lpft.statistics.matrix import check_labels
+from ntk_lpft.statistics.spectrum import Spectrum
+
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)
+_CURVES = (
+    (BLUE, "-", "o"),
+    (VERMILLION, "--", "s"),
+    (BLACK, ":", "D"),
+    (GREEN, "-.", "^"),
+    (PURPLE, (0, (5, 1, 1, 1, 1, 1)), "v"),
+    (ORANGE, (0, (8, 2)), "P"),
+    (SKY, (0, (1, 2)), "X"),
+)
+_TEXT = 9  # points
+_SMALLEST_SHARE_SHOWN = 1e-17  # of σ_1: float64 resolves no singular value below it
+_MAX_BYTES = 300_000
+# Dots per inch and colours (None: all), tried in this order: 256 colours are those of a colour map and its labels.
+_QUALITIES: tuple[tuple[int, int | None], ...] = ((200, None), (200, 256), (150, 256), (150, 64))
+
+
+def singular_values(spectra: Mapping[str, Spectrum | Float[np.ndarray, " r"] | Float[Tensor, " r"]]) -> Figure:
+    """Draw the singular values of kernels, each divided by the largest of its kernel, on a logarithmic scale.
+
+    A marker shows the rank of each kernel that comes as a `Spectrum`; the values to its right are rounding noise.
+
+    Source: Tomihari and Sato (2024), the figures of the singular values of P and F.
+
+    Args:
+        spectra: The spectrum of each kernel under the name that the legend gives it, for example "P" and "F"; or the
+            singular values alone, of shape (r,), in any order. At most seven.
+
+    Returns:
+        The figure, with one line for each kernel that is not zero.
+
+    Raises:
+        InputError: There are no spectra or more than seven, or one has no values, values that are negative or not
+            finite, or zeros alone.
+    """
+    if not 1 <= len(spectra) <= len(_CURVES):
+        raise InputError(
+            f"there are {len(spectra)} spectra; between 1 and {len(_CURVES)} can be told apart in a picture"
+        )
+    figure, axes = _figure(5.2, 3.6)
+    # Each curve is thinner than those before it, so that curves that coincide are all seen: P + F often does with F.
+    widths = np.linspace(2.8, 1.4, len(spectra))
+    for (name, spectrum), (colour, line, marker), width in zip(spectra.items(), _CURVES, widths, strict=False):
+        values = _singular_values(name, spectrum)
+        shares = np.where(values > 0, values / values[0], np.nan)
+        index = np.arange(1, len(shares) + 1)
+        (curve,) = axes.plot(index, shares, color=colour, linestyle=line, linewidth=width, label=name)
+        if isinstance(spectrum, Spectrum):
+            curve.set_label(f"{name}, rank {spectrum.rank}")
+        if isinstance(spectrum, Spectrum) and spectrum.rank > 0:
+            curve.set(marker=marker, markevery=[spectrum.rank - 1], markersize=4 + 1.8 * width, markeredgecolor="white")
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], _SMALLEST_SHARE_SHOWN), top=2)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("Index of singular value", fontsize=_TEXT)
+    axes.set_ylabel("Singular value / largest of its kernel", fontsize=_TEXT)
+    axes.set_title("Singular values", fontsize=_TEXT + 1)
+    axes.grid(axis="y", color="0.9", linewidth=0.6)
+    title = "Marker at the rank" if any(isinstance(spectrum, Spectrum) for spectrum in spectra.values()) else None
+    axes.legend(frameon=False, fontsize=_TEXT, handlelength=3.6, title=title, title_fontsize=_TEXT)
+    return figure
+
+
+def block_heat_maps(
+    p_blocks: Float[np.ndarray, "n n"] | Float[Tensor, "n n"],
+    f_blocks: Float[np.ndarray, "n n"] | Float[Tensor, "n n"],
+    labels: Int[Tensor, " n"],
+    label_names: Sequence[str],
+) -> Figure:
+    """Draw heat maps of the trace norms of the C×C blocks of P and of F, samples sorted by class.
+
+    Each map has a linear colour scale of its own, which spans the blocks of two different samples. A sample's block
+    with itself is often far larger; an arrow at the end of the colour bar says that some lie beyond it.
+
+    Source: Tomihari and Sato (2024), the heat maps of the trace norm of P and F.
+
+    Args:
+        p_blocks: The trace norms of the blocks of P, of shape (N, N), in the order of the labels.
+        f_blocks: The same of F.
+        labels: The class of each sample, of shape (N,).
+        label_names: The name of each of the C classes.
+
+    Returns:
+        The figure, with one image each for P and F.
+
+    Raises:
+        InputError: The blocks are not square matrices of finite numbers of the labels' length, or a label has no name.
+    """
+    checked = check_labels(labels, len(labels), len(label_names))
+    order = class_order(checked).numpy()
+    figure = _empty_figure(7.6, 3.7)
+    left, right = figure.subplots(1, 2)
+    for axes, name, blocks in ((left, "P", p_blocks), (right, "F", f_blocks)):
+        matrix = _blocks(name, blocks, len(checked))[np.ix_(order, order)]
+        low, high = _different_samples(matrix)
+        image = axes.imshow(matrix, cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
+        beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+        extend = beyond[(bool(matrix.min() < low), bool(matrix.max() > high))]
+        scale = ScalarFormatter(useMathText=True)
+        scale.set_powerlimits((-2, 4))
+        bar = figure.colorbar(image, cax=axes.inset_axes((1.04, 0, 0.05, 1)), extend=extend, format=scale)
+        bar.set_label("Trace norm of C×C block (linear)", fontsize=_TEXT)
+        bar.ax.tick_params(labelsize=_TEXT - 1)
+        axes.set_title(name, fontsize=_TEXT + 1)
+        _mark_classes(axes, checked, label_names, with_counts=axes is left)
+    return figure
+
+
+def group_shares(shares: Mapping[str, float], measure: str = "Share in the trace of F") -> Figure:
+    """Draw the share of each parameter group in F as horizontal bars, in network order from top to bottom.
+
+    Args:
+        shares: The share of each group, 1 for the whole of F, in network order.
+        measure: What the shares are shares of, for the axis.
+
+    Returns:
+        The figure, whose height grows with the number of groups; the largest share stands out and bears its value, and
+        with up to 30 groups each bears it.
+
+    Raises:
+        InputError: There are no groups, or a share is not finite.
+    """
+    if not shares:
+        raise InputError("there are no parameter groups to draw; pass the shares of at least one")
+    names, widths = list(shares), np.array(list(shares.values()), dtype=np.float64)
+    if not np.isfinite(widths).all():
+        raise InputError(f"these shares are not finite: {[name for name in names if not np.isfinite(shares[name])]}")
+    crowded = len(names) > 30
+    text = _TEXT - 2.5 if crowded else _TEXT
+    figure, axes = _figure(5.6, 1.1 + len(names) * (0.135 if crowded else 0.22))
+    largest = int(widths.argmax())
+    colours = [VERMILLION if index == largest else BLUE for index in range(len(names))]
+    bars = axes.barh(np.arange(len(names)), widths, color=colours, height=0.72)
+    values = [_percent(width) if index == largest or not crowded else "" for index, width in enumerate(widths)]
+    for index, label in enumerate(axes.bar_label(bars, values, padding=3, fontsize=text)):
+        label.set_fontweight("bold" if index == largest else "normal")
+    axes.set_yticks(np.arange(len(names)), names, fontsize=text)
+    axes.get_yticklabels()[largest].set_fontweight("bold")
+    axes.set_ylim(len(names) - 0.4, -0.6)  # the first group on top
+    axes.margins(x=0.12)
+    axes.axvline(0, color=BLACK, linewidth=0.8)
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_axisbelow(True)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(measure, fontsize=_TEXT)
+    axes.set_title("Parameter groups of F", fontsize=_TEXT + 1)
+    return figure
+
+
+def _percent(share: float) -> str:
+    """Write a share in percent, a small one with two digits that say something."""
+    return f"{share:.1%}" if abs(share) >= 0.01 or share == 0 else f"{100 * share:.2g}%"
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as a png of at most 300 kB, at 200 dots per inch.
+
+    A picture that would be larger is reduced to 256 colours, then to 150 dots per inch, then to 64 colours.
+
+    Args:
+        figure: The figure.
+        path: Where to, ending in `.png`; folders that are missing are made, and a file that is there is replaced.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: The path does not end in `.png`, or the picture is too large even so.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path} does not end in .png, the one format of pictures")
+    for resolution, colours in _QUALITIES:
+        data = _png(figure, resolution, colours)
+        if len(data) <= _MAX_BYTES:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            return path
+    raise InputError(f"{path} would take {len(data)} bytes, more than {_MAX_BYTES}; draw a smaller figure")
+
+
+def _png(figure: Figure, resolution: int, colours: int | None) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=resolution)
+    if colours is None:
+        return buffer.getvalue()
+    reduced = io.BytesIO()
+    with Image.open(buffer) as image:
+        image.convert("RGB").quantize(colours, method=Image.Quantize.MAXCOVERAGE).save(
+            reduced, format="png", optimize=True
+        )
+    return reduced.getvalue()
+
+
+def _empty_figure(width: float, height: float) -> Figure:
+    """Make a figure of its own, outside pyplot's list of figures, in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = _empty_figure(width, height)
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=_TEXT - 1)
+    return figure, axes
+
+
+def _array(values: np.ndarray | Tensor) -> Float64[np.ndarray, "..."]:
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().to(torch.float64).numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def _singular_values(name: str, spectrum: Spectrum | np.ndarray | Tensor) -> Float64[np.ndarray, " r"]:
+    """Return the singular values in descending order."""
+    values = _array(spectrum.singular_values if isinstance(spectrum, Spectrum) else spectrum)
+    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all() or values.min() < 0:
+        raise InputError(f"the spectrum of {name} is no list of singular values: finite, zero or above")
+    if values.max() == 0:
+        raise InputError(f"{name} is zero, so that its singular values have no largest to be divided by; leave it out")
+    return np.sort(values)[::-1]
+
+
+def _blocks(name: str, blocks: np.ndarray | Tensor, num_samples: int) -> Float64[np.ndarray, "n n"]:
+    matrix = _array(blocks)
+    if matrix.shape != (num_samples, num_samples) or not np.isfinite(matrix).all():
+        raise InputError(
+            f"the blocks of {name} have shape {matrix.shape}; expected ({num_samples}, {num_samples}), finite, as many "
+            "as labels"
+        )
+    return matrix
+
+
+def _different_samples(matrix: Float64[np.ndarray, "n n"]) -> tuple[float, float]:
+    """Return the smallest and largest entry of two different samples (of the matrix, if there is one sample)."""
+    entries = matrix[~np.eye(len(matrix), dtype=bool)] if len(matrix) > 1 else matrix
+    return float(entries.min()), float(entries.max())
+
+
+def _mark_classes(axes: Axes, labels: Tensor, label_names: Sequence[str], *, with_counts: bool) -> None:
+    """Draw the boundaries between classes and name each class at the middle of its samples."""
+    boundaries = class_boundaries(labels)
+    for boundary in boundaries:
+        axes.axhline(boundary - 0.5, color="white", linewidth=1)
+        axes.axvline(boundary - 0.5, color="white", linewidth=1)
+    edges = [0, *boundaries, len(labels)]
+    counts = np.diff(edges)
+    middles = [start + count / 2 - 0.5 for start, count in zip(edges, counts, strict=False)]
+    names = [label_names[index] for index in labels.unique().tolist()]
+    counted = [f"{name}\nn = {count}" for name, count in zip(names, counts, strict=True)]
+    axes.set_xticks(middles, names, fontsize=_TEXT - 1, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(middles, counted if with_counts else [""] * len(names), fontsize=_TEXT - 1)
+    axes.tick_params(length=0)

@@ -1,0 +1,17 @@
+"""Settings of the whole suite: no network, few threads, shapes checked at every boundary."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything of Hugging Face is imported: tests never reach for the Hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import torch
+import transformers
+
+# The models are tiny: threads that wait for each other cost more than they do, the more so under pytest-xdist.
+torch.set_num_threads(1)
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
