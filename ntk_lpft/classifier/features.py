@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ntk_lpft.classifier.head import Head, features_and_logits, find_head
 from ntk_lpft.classifier.prepare import prepared
@@ -36,6 +37,7 @@ def extract_features(
     device: torch.device | None = None,
     max_cells: int = 4096,
     dtype: torch.dtype = torch.float32,
+    progress: bool = False,
 ) -> Features:
     """Run a classifier over a data set, in eval mode, without a graph.
 
@@ -45,6 +47,7 @@ def extract_features(
         device: Where to run; by default where the model is.
         max_cells: Most samples × positions of a batch.
         dtype: What to compute in.
+        progress: Whether to show a progress bar.
 
     Returns:
         Features and logits.
@@ -60,12 +63,13 @@ def extract_features(
     device = device or next(model.parameters()).device
     with prepared(model, dtype, device):
         head = find_head(model, collate(ordered[:1], pad_id, device).tensors)
-        parts = [
-            features_and_logits(model, head, batch.tensors)
+        parts = []
+        with tqdm(total=len(rows), desc="features", unit="row", delay=1, disable=not progress) as bar:
             for batch in batches(
                 ordered, boundary=0, max_cells=max_cells, max_rows=len(rows), pad_id=pad_id, device=device
-            )
-        ]
+            ):
+                parts.append(features_and_logits(model, head, batch.tensors))
+                bar.update(batch.size)
     back = torch.argsort(torch.tensor(order))
     phi, logits = (torch.cat([part[i] for part in parts]).cpu()[back] for i in (0, 1))
     return Features(phi, logits, head)

@@ -15,9 +15,7 @@ from ntk_lpft.errors import InputError
 POOLINGS = ("auto", "first", "last", "mean")
 
 
-def pool(
-    states: Float[Tensor, "n t h"], mask: Int[Tensor, "n t"], pooling: str
-) -> Float[Tensor, "n h"]:
+def pool(states: Float[Tensor, "n t h"], mask: Int[Tensor, "n t"], pooling: str) -> Float[Tensor, "n h"]:
     """Make one feature of a sample's hidden states.
 
     Args:

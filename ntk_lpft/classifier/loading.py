@@ -15,7 +15,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ntk_lpft import bundled
 from ntk_lpft.classifier.head import Head, number_of_labels
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier, resolve_pooling
 from ntk_lpft.errors import InputError
@@ -32,6 +31,8 @@ def resolve_source(name: str | Path) -> str:
     """
     text = str(name)
     if text in BUNDLED_MODELS:
+        from ntk_lpft import bundled  # here, so that ``python -m ntk_lpft.bundled`` does not find it imported already
+
         return str(bundled.model_folder(text))
     folder = Path(text).expanduser()
     if not folder.is_dir():

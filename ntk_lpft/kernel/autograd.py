@@ -92,9 +92,7 @@ def single_batches(rows: Sequence[Row], pad_id: int, device: torch.device) -> It
         yield collate([row], pad_id, device, start)
 
 
-def equal_length_batches(
-    rows: Sequence[Row], most: int, pad_id: int, device: torch.device
-) -> Iterator[Batch]:
+def equal_length_batches(rows: Sequence[Row], most: int, pad_id: int, device: torch.device) -> Iterator[Batch]:
     """Neighbouring rows of equal length, at most ``most`` at a time."""
     start = 0
     while start < len(rows):

@@ -110,9 +110,7 @@ def capture(
             grads.setdefault(module, []).append(_as_positions(module, call, channels, batch))
         except ShapeMismatch as problem:
             grads.setdefault(module, []).append(problem)
-    return {
-        site.name: record for site in sites if (record := _record(site, grads, batch.start, dtype)) is not None
-    }
+    return {site.name: record for site in sites if (record := _record(site, grads, batch.start, dtype)) is not None}
 
 
 def _backward(logits: Tensor, edges: Sequence[GradientEdge], seeds: Tensor) -> list[list[Tensor | None]]:
@@ -133,9 +131,7 @@ def _backward(logits: Tensor, edges: Sequence[GradientEdge], seeds: Tensor) -> l
     return result
 
 
-def _as_positions(
-    module: nn.Module, call: _Call, channels: list[Tensor | None], batch: Batch
-) -> tuple[Tensor, Tensor]:
+def _as_positions(module: nn.Module, call: _Call, channels: list[Tensor | None], batch: Batch) -> tuple[Tensor, Tensor]:
     """Inputs (n, t, …) and gradients (n, t, k, o) of one call."""
     lookup = isinstance(module, nn.Embedding)
     inputs = _split_samples(call.inputs, None if lookup else call.inputs.shape[-1], batch, module)

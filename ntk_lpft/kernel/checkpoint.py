@@ -53,8 +53,3 @@ class Checkpoint:
                 "self_check": dict(self_check),
             }
             write_tensors(self.path, tensors, description)
-
-    def remove(self) -> None:
-        """Delete the file, once the kernel it belongs to is safe."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)

@@ -113,9 +113,7 @@ def _contract_dense(out: Kernel, layout: Layout, records: Sequence[DenseRecord])
     layout.add_gram_(out, layout.matrix(jacobian))
 
 
-def _contract_materialised(
-    out: Kernel, layout: Layout, records: Sequence[OuterRecord], workspace: Workspace
-) -> None:
+def _contract_materialised(out: Kernel, layout: Layout, records: Sequence[OuterRecord], workspace: Workspace) -> None:
     first = records[0]
     i, k, o = first.inputs.shape[2], *first.grads.shape[2:]
     per_output = layout.samples * k * i * first.inputs.element_size()
@@ -129,9 +127,7 @@ def _contract_materialised(
             jacobian.zero_()
         for record in records:
             grads = record.grads[..., begin : begin + width].flatten(2)
-            torch.bmm(
-                grads.transpose(1, 2), record.inputs, out=jacobian[record.start : record.start + record.size]
-            )
+            torch.bmm(grads.transpose(1, 2), record.inputs, out=jacobian[record.start : record.start + record.size])
         layout.add_gram_(out, layout.matrix(jacobian))
 
 
@@ -143,9 +139,7 @@ def _merge(records: Sequence[OuterRecord], boundary: int) -> list[OuterRecord]:
             groups[-1].append(record)
         else:
             groups.append([record])
-    return [
-        OuterRecord(g[0].start, torch.cat([r.inputs for r in g]), torch.cat([r.grads for r in g])) for g in groups
-    ]
+    return [OuterRecord(g[0].start, torch.cat([r.inputs for r in g]), torch.cat([r.grads for r in g])) for g in groups]
 
 
 def _pieces(record: OuterRecord, most: int) -> list[OuterRecord]:

@@ -116,7 +116,8 @@ def compute_ntk(
         groups: …
         memory_budget: …
         device: …
-        checkpoint: File for the partial kernel. A run that was interrupted goes on from it; it is deleted at the end.
+        checkpoint: File for the partial kernel. A run that was interrupted goes on from it. It stays until you
+            delete it, once the result is safe; until then the same call returns at once.
         progress: Whether to show a progress bar.
         report: Called with a line of text for each thing worth knowing (plan, self-check, notices).
 
@@ -207,7 +208,9 @@ def _compute(
         check = _route(problem, settings.engine, budget)
         for notice in check.get("notices", []):
             say(f"notice: {notice}")
-        plan = plan_for(problem, budget, len(problem.groups) if settings.groups else 1) if earlier is None else earlier[1]
+        plan = (
+            plan_for(problem, budget, len(problem.groups) if settings.groups else 1) if earlier is None else earlier[1]
+        )
         done, partial = (0, {}) if earlier is None else (earlier[0], earlier[2])
         _announce(say, settings, check, plan, done)
         runner = Runner(problem, plan, settings.engine, merge=not settings.groups, progress=progress)
@@ -224,7 +227,6 @@ def _compute(
         "seconds": round(time.monotonic() - began, 3),
         "resumed_after_passes": done,
     }  # fmt: skip
-    store.remove()
     return {name: _with_metadata(part, metadata) for name, part in parts.items()}
 
 

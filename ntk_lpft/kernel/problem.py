@@ -85,9 +85,7 @@ class Problem:
         Raises:
             InputError: Some are NaN or infinite.
         """
-        parts = [
-            features_and_logits(self.model, self.head, batch.tensors) for batch in self.batches(_FORWARD_CELLS)
-        ]
+        parts = [features_and_logits(self.model, self.head, batch.tensors) for batch in self.batches(_FORWARD_CELLS)]
         features, logits = (torch.cat([part[i] for part in parts]) for i in (0, 1))
         if not (torch.isfinite(features).all() and torch.isfinite(logits).all()):
             raise InputError("the model's features or logits are NaN or infinite on some sample; check its weights")

@@ -88,13 +88,17 @@ def _profile(
     if isinstance(record, DenseRecord):
         size = record.jacobian.shape[2]
         flops = 2.0 * layout.pairs * layout.width * record.jacobian[0].numel()
-        return SiteProfile(site.name, site.route, place, _bytes(record.jacobian), chunk_bytes=0, flops=flops * (size > 0))
+        return SiteProfile(
+            site.name, site.route, place, _bytes(record.jacobian), chunk_bytes=0, flops=flops * (size > 0)
+        )
     if isinstance(record, OuterRecord):
         positions, features = record.inputs.shape[1:]
         channels, outputs = record.grads.shape[2:]
         # Where the number of positions does not grow with the sample, each sample costs as much as this one.
         grows = positions % longest == 0
-        mean = positions * (sum(len(row["input_ids"]) for row in problem.rows) / layout.samples / longest if grows else 1)
+        mean = positions * (
+            sum(len(row["input_ids"]) for row in problem.rows) / layout.samples / longest if grows else 1
+        )
         choices = outer_flops(layout, features, outputs, mean)
         gram = use_gram(layout, features, outputs, mean)
         pointer = record.inputs.untyped_storage().data_ptr()

@@ -61,9 +61,7 @@ def find_sites(model: nn.Module, head: list[nn.Parameter]) -> list[Site]:
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError("the model has no trainable parameter; set requires_grad on what the kernel is about")
     excluded = {id(p) for p in head}
-    sites = {
-        id(p): Site(name, p) for name, p in model.named_parameters() if p.requires_grad and id(p) not in excluded
-    }
+    sites = {id(p): Site(name, p) for name, p in model.named_parameters() if p.requires_grad and id(p) not in excluded}
     for module in model.modules():
         for local, parameter in module.named_parameters(recurse=False):
             if id(parameter) in sites:

@@ -34,7 +34,8 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write a safetensors file that appears whole or not at all, with its description and a checksum inside."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    # Copies, as safetensors refuses tensors that share memory, and slices of one kernel do.
+    plain = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     text = json.dumps(description, sort_keys=True)
     checksum = hashlib.sha256((tensor_digest(plain) + text).encode()).hexdigest()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
