@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import transformers
 from transformers import HfArgumentParser
@@ -20,6 +20,18 @@ Options = TypeVar("Options")
 
 # Options that say where results go, not what they are; a config file does not carry them over.
 _PLACE = ("output_dir", "overwrite")
+
+
+class _Finder(argparse.ArgumentParser):
+    """A parser that refuses as everything else does: by an ``InputError``."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print below its usage."""
+        raise InputError(f"{message}; --help lists the options")
+
+
+class _Parser(_Finder, HfArgumentParser):
+    """The same, for options from dataclasses."""
 
 
 def parse_options(kind: type[Options], description: str, arguments: Sequence[str] | None, prog: str) -> Options:
@@ -35,18 +47,21 @@ def parse_options(kind: type[Options], description: str, arguments: Sequence[str
         The options.
 
     Raises:
-        InputError: The config file is missing, no JSON, or holds unknown options.
+        InputError: An unknown option or a value of the wrong kind; or the config file is missing, no JSON, or holds
+            either of these.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder = _Finder(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
     config = finder.parse_known_args(words)[0].config
-    parser = HfArgumentParser(kind, prog=prog, description=description, allow_abbrev=False)  # type: ignore[arg-type]
+    parser = _Parser(kind, prog=prog, description=description, allow_abbrev=False)  # type: ignore[arg-type, misc]
     parser.add_argument("--config", help="config.json of an earlier run; other options override what it says")
     if config is not None:
         parser.set_defaults(**_read_config(Path(config), kind))
-    options, _ = parser.parse_args_into_dataclasses(words)
-    return options
+    *found, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
+    if unknown:
+        raise InputError(f"unknown option {unknown[0]!r}; --help lists the options")
+    return found[0]
 
 
 def _read_config(path: Path, kind: type) -> dict[str, Any]:
@@ -57,11 +72,27 @@ def _read_config(path: Path, kind: type) -> dict[str, Any]:
         raise InputError(f"config {path} does not exist") from problem
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError, OSError) as problem:
         raise InputError(f"config {path} is no config.json that this command wrote") from problem
-    known = {field.name for field in dataclasses.fields(kind)}
-    unknown = sorted(set(found) - known)
+    if not isinstance(found, dict):
+        raise InputError(f"config {path} is no config.json that this command wrote")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(found) - {field.name for field in dataclasses.fields(kind)})
     if unknown:
         raise InputError(f"config {path} holds options that this command does not have: {', '.join(unknown)}")
+    wrong = [name for name, value in found.items() if not _fits(value, hints[name])]
+    if wrong:
+        raise InputError(f"config {path}: option {wrong[0]} cannot be {found[wrong[0]]!r}; correct it")
     return {name: value for name, value in found.items() if name not in _PLACE}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON has the type that an option's annotation asks for."""
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
+    if get_args(kind):
+        return any(_fits(value, choice) for choice in get_args(kind))
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def open_output(folder: Path, results: Sequence[str], *, overwrite: bool) -> None:
@@ -97,14 +128,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def run_command(main: Callable[[], None]) -> int:
+def run_command(main: Callable[[], object]) -> int:
     """Run a command; bad input becomes one line on standard error and exit status 2."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         main()
     except InputError as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was", file=sys.stderr)

@@ -24,6 +24,8 @@ from ntk_lpft.classifier import (
     scale_head,
     set_head,
 )
+from ntk_lpft.classifier.linear_head import POOLINGS
+from ntk_lpft.classifier.loading import HEADS, initialise_head
 from ntk_lpft.classifier.rows import check_rows, collate, padding_id, to_rows
 from ntk_lpft.command import open_output, parse_options, run_command, write_json
 from ntk_lpft.errors import InputError
@@ -42,8 +44,6 @@ CHECKPOINT = "partial.safetensors"
 
 def _option(default: Any, text: str) -> Any:
     """Dataclass field with a help text."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
@@ -56,7 +56,9 @@ class ComputeOptions:
     data_dir: str | None = _option(None, "folder with original releases (default: $NTK_LPFT_DATA, else the Hub)")
     train_file: str | None = _option(None, "your own training data: csv, tsv, jsonl or parquet, instead of --dataset")
     eval_file: str | None = _option(None, "your own evaluation data")
-    text_columns: list[str] = _option(["text"], "one or two text columns of your own data")
+    text_columns: list[str] = field(
+        default_factory=lambda: ["text"], metadata={"help": "one or two text columns of your own data"}
+    )
     label_column: str = _option("label", "label column of your own data")
     eval_split: str = _option("test", "evaluation split: test, validation, or the name of an OOD test")
     n_train: int = _option(250, "training samples in the kernel")
@@ -71,9 +73,11 @@ class ComputeOptions:
     head_scale: float = _option(1.0, "factor on V")
     scale_bias: bool = _option(False, "whether --head-scale multiplies b as well")
     lora: bool = _option(False, "train LoRA adapters instead of the body")
-    lora_rank: int = _option(8, "r")
-    lora_alpha: float = _option(8.0, "α")
-    lora_targets: list[str] = _option([], "layers to adapt (default: peft's choice, mostly query and value)")
+    lora_rank: int = _option(8, "rank r of the adapters")
+    lora_alpha: float = _option(8.0, "α; adapters are scaled by α / r")
+    lora_targets: list[str] = field(
+        default_factory=list, metadata={"help": "layers to adapt (default: peft's choice, mostly query and value)"}
+    )
     engine: str = _option("structured", "structured, functional (torch.func) or per_example (plain autograd)")
     precision: str = _option("float32", "float32, float64, tf32 (CUDA) or bfloat16")
     outputs: str = _option("full", "full, class_trace or pseudo (kernel of the sum of logits), for many classes")
@@ -100,12 +104,25 @@ class ComputeOptions:
             raise InputError(f"--n-train {self.n_train} and --n-eval {self.n_eval} must be at least 2 and 1")
         if self.max_iter < 1:
             raise InputError(f"--max-iter {self.max_iter} is not positive")
-        if not np.isfinite(self.head_scale):
-            raise InputError(f"--head-scale {self.head_scale} is not a finite number")
+        for flag, value in (("--head-scale", self.head_scale), ("--lora-alpha", self.lora_alpha)):
+            if not np.isfinite(value):
+                raise InputError(f"{flag} {value} is not a finite number")
+        if self.lora_rank < 1:
+            raise InputError(f"--lora-rank {self.lora_rank} is not positive")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed {self.seed} is not from 0 to 2**63 - 1")
+        for flag, choice, known in (("--head", self.head, HEADS), ("--pooling", self.pooling, POOLINGS)):
+            if choice not in known:
+                raise InputError(f"unknown {flag} {choice!r}; choose one of {', '.join(known)}")
         if self.train_file is None and self.eval_file is not None:
             raise InputError("--eval-file needs --train-file")
         if self.head == "linear" and self.head_init == "keep":
             raise InputError("--head-init keep needs a head to keep; use --head native, or --head-init lp or random")
+        if self.outputs == "pseudo" and self.head_init == "lp":
+            raise InputError(
+                "--outputs pseudo says nothing with --head-init lp, whose logits always sum to the same; "
+                "use --outputs class_trace, or another --head-init"
+            )
         self.kernel_settings().check()
 
     def kernel_settings(self) -> KernelSettings:
@@ -182,6 +199,7 @@ def build_model(options: ComputeOptions, data: Data, say: Any = print) -> nn.Mod
         head=options.head,
         pooling=options.pooling,
         seed=options.seed,
+        keep_head=options.head_init == "keep",
         device=device,
         trust_remote_code=options.trust_remote_code,
     )
@@ -198,6 +216,8 @@ def build_model(options: ComputeOptions, data: Data, say: Any = print) -> nn.Mod
             f"C = {fitted.strength:.3g}, training accuracy {fitted.train_accuracy:.3f}"
             + ("" if fitted.converged else " (some fits did not converge)")
         )
+    elif options.head_init == "random":
+        initialise_head(head, options.seed)
     scale_head(head, options.head_scale, bias=options.scale_bias)
     if options.lora:
         model = apply_lora(
@@ -228,13 +248,13 @@ def compute(options: ComputeOptions) -> Path:
     checkpoint = folder / CHECKPOINT
     # An interrupted run leaves its checkpoint, to the very end; what else is there it will write again.
     open_output(folder, report.RESULT_FILES, overwrite=options.overwrite or checkpoint.exists())
-    if options.overwrite:
-        checkpoint.unlink(missing_ok=True)
     data = read_data(options)
     print(f"data:   {data.task.name} from {data.task.source}; {report.describe(data.train)} × itself and "
           f"× {report.describe(data.evaluation)}")  # fmt: skip
     model = build_model(options, data)
     print(f"model:  {report.describe_model(options.model, model)}")
+    if options.overwrite:
+        checkpoint.unlink(missing_ok=True)
     parts = compute_train_eval_ntk(
         model,
         data.train,
@@ -260,6 +280,8 @@ def compute(options: ComputeOptions) -> Path:
         "label_names": list(data.task.label_names),
         "source": data.task.source,
     }
+    for name in report.RESULT_FILES:  # of an earlier run; not each of them is written again
+        (folder / name).unlink(missing_ok=True)
     save_parts(folder, parts)
     write_json(folder / "config.json", config)
     results = report.analyse(

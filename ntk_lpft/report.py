@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -120,7 +119,7 @@ def analyse(
 
 
 def _group_table(ntk: NTKDecomposition) -> pd.DataFrame:
-    groups = {name: value for name, value in ntk.ft_groups.items()}
+    groups = ntk.ft_groups
     columns = ["group", "parameters", "trace_share", "projection_share", "frobenius_share"]
     if not groups or not float(ntk.ft_effective.abs().max()) > 0:
         return pd.DataFrame(columns=columns)
@@ -195,8 +194,9 @@ def show(folder: Path, results: Results, parts: Mapping[str, NTKDecomposition]) 
         )
     if len(results.groups):
         largest = results.groups.sort_values("trace_share", ascending=False).head(5)
-        print("Largest parameter groups of F, by share of its trace: " + ", ".join(
-            f"{row.group} {100 * row.trace_share:.1f} %" for row in largest.itertuples()))  # fmt: skip
+        shares = zip(largest["group"], largest["trace_share"], strict=True)
+        listed = ", ".join(f"{group} {100 * share:.1f} %" for group, share in shares)
+        print(f"Largest parameter groups of F, by share of its trace: {listed}")
     written = [name for name in RESULT_FILES if (folder / name).exists()]
     print(f"Results in {folder}: {', '.join(written)}")
 

@@ -64,7 +64,9 @@ class LinearHeadClassifier(nn.Module):
         found = (getattr(body.config, n, None) for n in ("classifier_dropout", "hidden_dropout_prob", "dropout"))
         probability = next((p for p in found if isinstance(p, float)), 0.0) if dropout is None else dropout
         self.dropout = nn.Dropout(probability)
-        self.classifier = nn.Linear(body.config.hidden_size, num_labels)
+        # OPT projects its last hidden states to the width of its embeddings.
+        width = getattr(body.config, "word_embed_proj_dim", None) or body.config.hidden_size
+        self.classifier = nn.Linear(width, num_labels)
 
     def get_input_embeddings(self) -> nn.Module:
         """Token embeddings of the body."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -17,6 +19,7 @@ from transformers import (
 
 from ntk_lpft.classifier.head import Head, number_of_labels
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier, resolve_pooling
+from ntk_lpft.classifier.prepare import check_finite
 from ntk_lpft.errors import InputError
 
 BUNDLED_MODELS = ("minilm",)
@@ -79,6 +82,7 @@ def load_classifier(
     head: str = "linear",
     pooling: str = "auto",
     seed: int = 0,
+    keep_head: bool = False,
     device: str | torch.device = "cpu",
     trust_remote_code: bool = False,
 ) -> nn.Module:
@@ -91,6 +95,7 @@ def load_classifier(
             head of transformers, whose last linear layer is V and whose rest belongs to the body.
         pooling: For ``linear``: ``first`` or ``last`` token, ``mean``, or ``auto`` (last token for decoders).
         seed: For what the checkpoint does not hold, the head above all.
+        keep_head: For ``native``: refuse a checkpoint without weights for the whole head, which would be random.
         device: Where to put it.
         trust_remote_code: Whether to run code that the model's repository ships.
 
@@ -113,44 +118,82 @@ def load_classifier(
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = _build(source, config, num_labels, head, pooling, trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError) as problem:
+            model = _build(source, config, num_labels, head, pooling, keep_head, trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as problem:
         if isinstance(problem, InputError):
             raise
         raise InputError(f"cannot load model {name}: {_one_line(problem)}") from problem
+    check_finite(model)
+    if isinstance(model, LinearHeadClassifier):
+        initialise_head(Head("classifier", model.classifier), seed)
     return model.to(device).eval()
 
 
 def _build(
-    source: str, config: object, num_labels: int | None, head: str, pooling: str, trust_remote_code: bool
+    source: str,
+    config: object,
+    num_labels: int | None,
+    head: str,
+    pooling: str,
+    keep_head: bool,
+    trust_remote_code: bool,
 ) -> nn.Module:
-    common = {"trust_remote_code": trust_remote_code, "use_safetensors": True, "dtype": torch.float32}
+    common = {
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": True,
+        "dtype": torch.float32,
+        # What is random then, is looked at here.
+        "ignore_mismatched_sizes": True,
+        "output_loading_info": True,
+    }
     labels = int(getattr(config, "num_labels", 0)) if num_labels is None else num_labels
     if head == "native":
         # A regression or multi-label checkpoint must not be turned into a classifier in silence.
         problem = getattr(config, "problem_type", None)
+        if problem is None and getattr(config, "num_labels", 0) == 1:
+            problem = "regression"
         if problem in ("regression", "multi_label_classification"):
             raise InputError(f"the checkpoint is a {problem.replace('_', ' ')} model; use --head linear for a new head")
-        return AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=labels, ignore_mismatched_sizes=True, **common
-        )
+        model, found = AutoModelForSequenceClassification.from_pretrained(source, num_labels=labels, **common)
+        new = _random_weights(found)
+        _check_body([key for key in new if key.startswith(f"{model.base_model_prefix}.")])
+        if keep_head and new:
+            raise InputError(
+                f"the checkpoint has no head of {labels} classes to keep (it lacks {', '.join(new)}); make a new head"
+            )
+        return model
     if getattr(config, "is_encoder_decoder", False):
         raise InputError("head linear needs an encoder or a decoder, not both; use --head native for this model")
     try:
         # Without the pooler that some bodies put behind the last layer: φ is the hidden state itself.
-        body = AutoModel.from_pretrained(source, add_pooling_layer=False, **common)
+        body, found = AutoModel.from_pretrained(source, add_pooling_layer=False, **common)
     except TypeError:
-        body = AutoModel.from_pretrained(source, **common)
+        body, found = AutoModel.from_pretrained(source, **common)
+    _check_body(_random_weights(found))
     body.config.problem_type = None
-    model = LinearHeadClassifier(body, labels, resolve_pooling(body, pooling))
-    initialise_head(Head("classifier", model.classifier))
-    return model
+    return LinearHeadClassifier(body, labels, resolve_pooling(body, pooling))
 
 
-def initialise_head(head: Head, deviation: float = 0.02) -> None:
-    """Draw V from N(0, deviation²) with the global generator and set b to 0, as BERT-like models begin."""
+def _random_weights(found: Mapping[str, Iterable[Any]]) -> list[str]:
+    """Weights that the checkpoint does not hold, or not in the model's shape."""
+    return sorted({str(key) for key in found["missing_keys"]} | {str(key[0]) for key in found["mismatched_keys"]})
+
+
+def _check_body(new: Sequence[str]) -> None:
+    """Refuse a body of random weights; a pooler is part of the head."""
+    lost = [key for key in new if "pooler" not in key]
+    if lost:
+        raise InputError(
+            f"the checkpoint's weights do not fit its config.json ({len(lost)} of the body are missing or of another "
+            f"shape, such as {lost[0]}); load a sound checkpoint"
+        )
+
+
+def initialise_head(head: Head, seed: int, deviation: float = 0.02) -> None:
+    """Draw V from N(0, deviation²), the same on every device, and set b to 0, as BERT-like models begin."""
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        head.module.weight.normal_(0.0, deviation)
+        head.module.weight.copy_(torch.randn(head.module.weight.shape, generator=generator) * deviation)
         if head.module.bias is not None:
             head.module.bias.zero_()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -13,9 +14,10 @@ from ntk_lpft.classifier.head import Head
 from ntk_lpft.errors import InputError
 
 
-def adaptable_layers(model: nn.Module) -> list[str]:
-    """Leaf names of the linear layers that LoRA can adapt."""
-    return sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)})
+def adaptable_layers(model: nn.Module, head: Head) -> list[str]:
+    """Leaf names of the linear layers that LoRA can adapt, which the head is not one of."""
+    layers = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head.module]
+    return sorted({name.rsplit(".", 1)[-1] for name in layers})
 
 
 def apply_lora(
@@ -48,22 +50,25 @@ def apply_lora(
     """
     if rank < 1:
         raise InputError(f"LoRA rank {rank} is not positive")
-    known = adaptable_layers(model)
+    known = adaptable_layers(model, head)
     missing = [name for name in targets or () if name not in known]
     if missing:
         raise InputError(f"LoRA target {', '.join(missing)} matches no layer; this model has {', '.join(known)}")
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # peft scales by alpha / r, which need not be whole
+        lora_alpha=alpha,  # peft scales by alpha / r, which need not be whole
         target_modules=list(targets) if targets else None,
         # Not peft's classification mode: it would train every layer called "classifier", dense ones as well.
         modules_to_save=[head.name],
         lora_dropout=0.0,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft asks transformers for a name that is about to go, and says that it sees GPT-2's transposed layers.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, config)  # type: ignore[arg-type]
+            return get_peft_model(model, config)
         except ValueError as problem:
             raise InputError(
                 f"peft has no default LoRA targets for this architecture; name some of {', '.join(known)}"

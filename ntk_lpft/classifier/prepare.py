@@ -14,6 +14,17 @@ from transformers import PreTrainedModel
 from ntk_lpft.errors import InputError
 
 
+def check_finite(model: nn.Module) -> None:
+    """Refuse a model with broken weights.
+
+    Raises:
+        InputError: NaN or infinite weights.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise InputError(f"weight {name} of the model holds NaN or infinite values; load a sound checkpoint")
+
+
 @contextmanager
 def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Put a model in eval mode, in one dtype, on one device, with one form of attention and without cache.
@@ -30,9 +41,7 @@ def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iter
     Raises:
         InputError: NaN or infinite weights.
     """
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise InputError(f"weight {name} of the model holds NaN or infinite values; load a sound checkpoint")
+    check_finite(model)
     # The very tensors are kept, as a conversion there and back may round; ``Module.to`` replaces buffers.
     weights = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]

@@ -20,7 +20,7 @@ Row = dict[str, list[int]]
 
 def forward_names(model: nn.Module) -> set[str]:
     """Names of the arguments that the model's own ``forward`` takes (a PEFT wrapper is looked through)."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     return set(inspect.signature(base.forward).parameters)
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntk_lpft.classifier.head import logits_of
-from ntk_lpft.kernel.records import Record
 from ntk_lpft.classifier.rows import Batch
+from ntk_lpft.kernel.records import Record
 from ntk_lpft.kernel.sites import Site
 
 
@@ -132,7 +132,7 @@ def _backward(logits: Tensor, edges: Sequence[GradientEdge], seeds: Tensor) -> l
 
 
 def _as_positions(module: nn.Module, call: _Call, channels: list[Tensor | None], batch: Batch) -> tuple[Tensor, Tensor]:
-    """Inputs (n, t, …) and gradients (n, t, k, o) of one call."""
+    """Return inputs (n, t, …) and gradients (n, t, k, o) of one call."""
     lookup = isinstance(module, nn.Embedding)
     inputs = _split_samples(call.inputs, None if lookup else call.inputs.shape[-1], batch, module)
     shape = (*inputs.shape[:2], call.output_features)

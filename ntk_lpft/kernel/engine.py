@@ -14,15 +14,15 @@ import transformers
 from torch import Tensor, nn
 
 from ntk_lpft.classifier.head import number_of_labels
+from ntk_lpft.classifier.prepare import prepared
+from ntk_lpft.classifier.rows import Row, check_rows, fingerprint_rows, to_rows
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.checkpoint import Checkpoint
 from ntk_lpft.kernel.decomposition import OUTPUTS, NTKDecomposition
 from ntk_lpft.kernel.memory import Plan, default_budget, format_bytes, parse_bytes
 from ntk_lpft.kernel.precision import matmul_mode, resolve_precision
-from ntk_lpft.classifier.prepare import prepared
 from ntk_lpft.kernel.problem import Problem, set_up
 from ntk_lpft.kernel.profile import plan_for
-from ntk_lpft.classifier.rows import Row, check_rows, fingerprint_rows, to_rows
 from ntk_lpft.kernel.run import Runner
 from ntk_lpft.kernel.selfcheck import run_self_check
 from ntk_lpft.kernel.sites import Route

@@ -48,7 +48,7 @@ def group_of(parameter: str, *, two_stacks: bool = False) -> str:
 
 
 def group_parameters(names: Iterable[str]) -> dict[str, list[str]]:
-    """Groups in the order of the network, each with the names of its parameters."""
+    """Sort parameters into groups, in the order of the network, each with the names of its parameters."""
     names = list(names)
     stacks = {match.group(1) for name in names if (match := _STACK.search(name)) and _LAYER.search(name)}
     groups: dict[str, list[str]] = {}

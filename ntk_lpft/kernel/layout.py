@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
+from scipy.linalg import blas
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 # Below this size a diagonal block of a symmetric product is computed whole: smaller products cost more in
@@ -105,12 +108,34 @@ def add_product_(out: Tensor, left: Float[Tensor, "r p"], right: Float[Tensor, "
 
 
 def _add_upper_(out: Tensor, jacobian: Tensor, first: int, last: int) -> None:
-    """Add the upper triangle of J Jᵀ by halves: large square products, and small blocks on the diagonal."""
+    """Add the upper triangle of J Jᵀ to the rows and columns ``first…last`` of ``out``."""
+    if out.device.type == "cpu" and jacobian.dtype == out.dtype and last - first == out.shape[1]:
+        _add_syrk_(out[:last], jacobian[:last])
+    else:
+        _add_by_halves_(out, jacobian, first, last)
+
+
+def _add_syrk_(out: Float[Tensor, "r r"], jacobian: Float[Tensor, "r p"]) -> None:
+    """Add the upper triangle by BLAS's symmetric rank-k update, which torch does not offer."""
+    update = blas.ssyrk if out.dtype == torch.float32 else blas.dsyrk
+    with _blas().limit(limits=torch.get_num_threads(), user_api="blas"):
+        # BLAS counts columns first: its lower triangle is our upper one, and J as it lies is its Jᵀ.
+        update(1.0, jacobian.T.numpy(), beta=1.0, c=out.T.numpy(), trans=1, lower=1, overwrite_c=1)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Return the switch of scipy's BLAS threads, which know nothing of torch's."""
+    return ThreadpoolController()
+
+
+def _add_by_halves_(out: Tensor, jacobian: Tensor, first: int, last: int) -> None:
+    """Add the upper triangle by halves: large square products, and small blocks on the diagonal."""
     if last - first <= LEAF:
         part = jacobian[first:last]
         add_product_(out[first:last, first:last], part, part)
         return
     middle = (first + last) // 2
     add_product_(out[first:middle, middle:last], jacobian[first:middle], jacobian[middle:last])
-    _add_upper_(out, jacobian, first, middle)
-    _add_upper_(out, jacobian, middle, last)
+    _add_by_halves_(out, jacobian, first, middle)
+    _add_by_halves_(out, jacobian, middle, last)

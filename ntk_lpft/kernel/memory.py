@@ -44,7 +44,7 @@ def format_bytes(amount: float) -> str:
 
 
 def default_budget(device: torch.device) -> int:
-    """A quarter of the memory that is free on a CPU, which others use as well; 80 % of what is free on a GPU."""
+    """Take a quarter of the free memory of a CPU, which others use as well, or 80 % of that of a GPU."""
     if device.type == "cuda":
         return int(0.8 * torch.cuda.mem_get_info(device)[0])
     return psutil.virtual_memory().available // 4
@@ -118,7 +118,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """The inverse of ``to_json``."""
+        """Undo ``to_json``."""
         passes = [Pass(Route(p["route"]), list(p["sites"]), [(a, b) for a, b in p["slices"]]) for p in data["passes"]]
         return cls(passes, data["max_cells"], data["chunk_bytes"], data["budget"], data["predicted_peak"])
 
@@ -184,8 +184,8 @@ def make_plan(
         for group in _fill(members, samples, positions, room):
             passes.append(Pass(route, [p.name for p in group]))
             peak = max(peak, _capture_bytes(group, samples, positions))
-    for group, slices in _slice(dense, columns):
-        passes.append(Pass(Route.AUTOGRAD, group, slices))
+    for names, slices in _slice(dense, columns):
+        passes.append(Pass(Route.AUTOGRAD, names, slices))
         used = sum(end - begin for begin, end in slices) * samples * channels * itemsize
         peak = max(peak, used)
     return Plan(passes, cells, chunk, budget, kernel_bytes + chunk + graph + peak)

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ntk_lpft.classifier.head import Head, features_and_logits, find_head, logits_of, number_of_labels
+from ntk_lpft.classifier.rows import Batch, Row, batches, by_length, collate, padding_id
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.groups import group_parameters
 from ntk_lpft.kernel.layout import Layout
 from ntk_lpft.kernel.precision import Precision
-from ntk_lpft.classifier.rows import Batch, Row, batches, by_length, collate, padding_id
 from ntk_lpft.kernel.sites import Site, find_sites
 
 # Positions of a batch where nothing but a forward pass without a graph is needed.
@@ -111,7 +111,7 @@ def _inverse(order: Sequence[int]) -> list[int]:
 
 
 def output_seeds(outputs: str, num_labels: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "k c"]:
-    """Combinations of the logits to differentiate: all of them, or for ``pseudo`` their sum over √C."""
+    """Return the combinations of logits to differentiate: each one, or for ``pseudo`` their sum over √C."""
     if outputs == "pseudo":
         return torch.full((1, num_labels), num_labels**-0.5, dtype=dtype, device=device)
     return torch.eye(num_labels, dtype=dtype, device=device)

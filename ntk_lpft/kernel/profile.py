@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ntk_lpft.classifier.head import logits_of
+from ntk_lpft.classifier.rows import Batch, collate
 from ntk_lpft.kernel.capture import ShapeMismatch, capture
 from ntk_lpft.kernel.contract import outer_flops, use_gram
 from ntk_lpft.kernel.memory import Plan, SiteProfile, make_plan
 from ntk_lpft.kernel.problem import Problem
 from ntk_lpft.kernel.records import DenseRecord, OuterRecord, Record
-from ntk_lpft.classifier.rows import collate
 from ntk_lpft.kernel.sites import Route, Site
 
 # Batches hold samples of similar, not equal, length.
@@ -33,13 +33,10 @@ def plan_for(problem: Problem, budget: int, group_count: int) -> Plan:
         InputError: The budget is too small for one layer.
     """
     layout, longest = problem.layout, problem.longest
-    sample = collate([max(problem.rows, key=lambda row: len(row["input_ids"]))], problem.pad_id, problem.device)
-    structured = [site for site in problem.sites if site.route != Route.AUTOGRAD]
-    records = capture(problem.model, structured, sample, problem.seeds, problem.precision.product)
-    order = {name: index for index, name in enumerate(records)}
-    sharing = _shared_inputs(records)
-    profiles = [_profile(site, problem, records.get(site.name), order, sharing, longest) for site in problem.sites]
-    graph = _graph_bytes(problem, sample.tensors) / longest + sum(p.position_bytes for p in profiles)
+    profiles = measure_sites(problem)
+    graph = _graph_bytes(problem, _longest_sample(problem).tensors) / longest
+    # While a batch is captured, its gradients stand there twice.
+    graph += sum(p.position_bytes for p in profiles)
     kernel = layout.shape[0] * layout.shape[1] * problem.precision.kernel.itemsize
     lengths = sum(len(row["input_ids"]) for row in problem.rows)
     return make_plan(
@@ -54,6 +51,26 @@ def plan_for(problem: Problem, budget: int, group_count: int) -> Plan:
         budget=budget,
         device_type=problem.device.type,
     )
+
+
+def measure_sites(problem: Problem) -> list[SiteProfile]:
+    """Measure what each site costs, on the longest sample."""
+    structured = [site for site in problem.sites if site.route != Route.AUTOGRAD]
+    sample = _longest_sample(problem)
+    records = capture(problem.model, structured, sample, problem.seeds, problem.precision.product)
+    order = {name: index for index, name in enumerate(records)}
+    sharing = _shared_inputs(records)
+    return [_profile(site, problem, records.get(site.name), order, sharing, problem.longest) for site in problem.sites]
+
+
+def contraction_flops(problem: Problem) -> float:
+    """Floating-point operations that the contraction of all sites needs, redundant halves not counted."""
+    return sum(profile.flops for profile in measure_sites(problem))
+
+
+def _longest_sample(problem: Problem) -> Batch:
+    row = max(problem.rows, key=lambda row: len(row["input_ids"]))
+    return collate([row], problem.pad_id, problem.device)
 
 
 def _shared_inputs(records: dict[str, Record | ShapeMismatch]) -> dict[int, int]:

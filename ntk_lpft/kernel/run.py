@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.autograd import equal_length_batches, functional_gradients, sample_gradients, single_batches
 from ntk_lpft.kernel.capture import ShapeMismatch, capture
@@ -17,7 +18,6 @@ from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.memory import Pass, Plan
 from ntk_lpft.kernel.problem import Problem
 from ntk_lpft.kernel.records import Record
-from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.kernel.sites import Route, Site
 
 Notice = Callable[[str], None]

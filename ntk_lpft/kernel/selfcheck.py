@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ntk_lpft.classifier.rows import Batch, collate
 from ntk_lpft.kernel.autograd import sample_gradients
 from ntk_lpft.kernel.capture import ShapeMismatch, capture
 from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.layout import Layout
 from ntk_lpft.kernel.problem import Problem
 from ntk_lpft.kernel.records import Record
-from ntk_lpft.classifier.rows import Batch, collate
 from ntk_lpft.kernel.sites import Route, Site
 
 # A block this much smaller than the whole kernel may be pure rounding: attention does not depend on the key's

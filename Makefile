@@ -1,0 +1,37 @@
+# Two commands from a fresh clone: `make demo` and `make test`. Needs Python 3.10 or newer and a package index.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Pinned versions are those that the suite was run with; set CONSTRAINTS= to take the newest that setup.cfg allows.
+CONSTRAINTS ?= -c constraints.txt
+WORKERS ?= auto
+
+.PHONY: demo test lint bench clean
+
+$(VENV)/.base: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[test,lint,tokenizers]'
+	touch $@
+
+demo: $(VENV)/.base
+	$(BIN)/python -m ntk_lpft.bundled
+	$(BIN)/python -m ntk_lpft.compute --output-dir runs/demo --overwrite
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.base
+	$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

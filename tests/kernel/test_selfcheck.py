@@ -1,0 +1,343 @@
+"""Rules that are wrong for the model at hand are found out, and the kernel is right all the same."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from agreement import assert_agrees_with_referee, error
+from torch import Tensor, nn
+from zoo import ENTRIES, LORA_ENTRIES, ZOO, Entry, ragged_rows
+
+from ntk_lpft.errors import InputError
+from ntk_lpft.kernel import NTKDecomposition, compute_ntk
+from ntk_lpft.kernel.rules import DenseLayer, EmbeddingTable, Norm
+
+ROWS = [{"input_ids": ids} for ids in ([1, 2, 3, 2, 1], [4, 1, 2, 2], [3, 3, 1, 5], [2, 6, 1], [5, 1])]
+
+
+class Tiny(nn.Module):
+    """Embedding, dense layer, mean over the tokens, head; subclasses bend one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(num_labels=3, pad_token_id=0, _attn_implementation="eager")
+        self.embed = nn.Embedding(9, 6)
+        self.mix = self.make_mix()
+        self.classifier = nn.Linear(5, 3)
+
+    def make_mix(self) -> nn.Module:
+        return nn.Linear(6, 5)
+
+    def mixed(self, hidden: Tensor) -> Tensor:
+        return self.mix(hidden)
+
+    def pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        weights = mask[:, :, None].to(hidden)
+        return (hidden * weights).sum(1) / weights.sum(1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> SimpleNamespace:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        hidden = torch.tanh(self.mixed(self.embed(input_ids)))
+        return SimpleNamespace(logits=self.classifier(self.pooled(hidden, mask)))
+
+
+class ScaledLinear(nn.Linear):
+    def forward(self, value: Tensor) -> Tensor:
+        return 3 * super().forward(value)
+
+
+class OtherClass(Tiny):
+    def make_mix(self) -> nn.Module:
+        return ScaledLinear(6, 5)
+
+
+class Hooked(Tiny):
+    """A hook that scales the output stands before the library's own."""
+
+    def make_mix(self) -> nn.Module:
+        layer = nn.Linear(6, 5)
+        layer.register_forward_hook(lambda module, args, output: 3 * output)
+        return layer
+
+
+class Transposed(Tiny):
+    def mixed(self, hidden: Tensor) -> Tensor:
+        return self.mix(hidden.transpose(0, 1)).transpose(0, 1)
+
+
+class Raw(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.empty(6, 5))
+
+    def forward(self, value: Tensor) -> Tensor:
+        return value @ self.matrix
+
+
+class RawParameter(Tiny):
+    def make_mix(self) -> nn.Module:
+        return Raw()
+
+
+class InPlace(Tiny):
+    def mixed(self, hidden: Tensor) -> Tensor:
+        return self.mix(hidden).mul_(3).add_(hidden[..., :5])
+
+
+class InputInPlace(Tiny):
+    """The dense layer's input is changed after the call, by code that no gradient passes through."""
+
+    def mixed(self, hidden: Tensor) -> Tensor:
+        value = hidden.clone()
+        output = self.mix(value)
+        with torch.no_grad():
+            value.mul_(5)
+        return output
+
+
+class UsedOutside(Tiny):
+    def mixed(self, hidden: Tensor) -> Tensor:
+        return self.mix(hidden) + torch.sin(hidden @ self.mix.weight.T)
+
+
+class EmbeddingUsedOutside(Tiny):
+    def mixed(self, hidden: Tensor) -> Tensor:
+        return self.mix(hidden) + self.embed.weight.sum(0)[:5]
+
+
+class GatedNorm(nn.Module):
+    """A norm that cannot be called with one argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(5))
+
+    def forward(self, value: Tensor, gate: Tensor) -> Tensor:
+        return self.weight * nn.functional.layer_norm(value, (5,)) * torch.sigmoid(gate)
+
+
+class WithGatedNorm(Tiny):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gated_norm = GatedNorm()
+
+    def mixed(self, hidden: Tensor) -> Tensor:
+        return self.gated_norm(self.mix(hidden), hidden[..., :5])
+
+
+class PairNorm(nn.Module):
+    """A norm that returns two tensors, as those fused with a residual connection do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(5))
+
+    def forward(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return self.weight * nn.functional.layer_norm(value, (5,)), value
+
+
+class WithPairNorm(Tiny):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair_norm = PairNorm()
+
+    def mixed(self, hidden: Tensor) -> Tensor:
+        return sum(self.pair_norm(self.mix(hidden)))
+
+
+class SeesPadding(Tiny):
+    def pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return hidden.mean(1)
+
+
+class Gathered(Tiny):
+    """A layer that is given only the positions of one token, as a mixture of experts does.
+
+    The longest and the shortest row do not hold that token.
+    """
+
+    TOKEN = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expert = nn.Linear(6, 6)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> SimpleNamespace:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        hidden, chosen = self.embed(input_ids), input_ids == self.TOKEN
+        changed = hidden.clone()
+        changed[chosen] = hidden[chosen] + self.expert(hidden[chosen])
+        return SimpleNamespace(logits=self.classifier(self.pooled(torch.tanh(self.mix(changed)), mask)))
+
+
+def build(kind: type[Tiny]) -> Tiny:
+    model = kind().double().eval()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.6 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def routes(ntk: NTKDecomposition) -> dict[str, list[str]]:
+    return {route: names for route, names in ntk.metadata["self_check"]["routes"].items() if names}
+
+
+def checked(model: nn.Module, rows: list | None = None, **options: object) -> NTKDecomposition:
+    rows = ROWS if rows is None else rows
+    ntk = compute_ntk(model, rows, precision="float64", **options)
+    assert_agrees_with_referee(ntk, model, rows, attention="eager", tolerance=1e-8)
+    return ntk
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (Tiny, {}),
+        (OtherClass, {"autograd": ["mix.weight", "mix.bias"]}),
+        (Hooked, {"autograd": ["mix.weight", "mix.bias"]}),
+        (Transposed, {"single": ["mix.weight", "mix.bias"]}),
+        (RawParameter, {"autograd": ["mix.matrix"]}),
+        (InPlace, {}),
+        (InputInPlace, {"autograd": ["mix.weight"]}),
+        (UsedOutside, {"autograd": ["mix.weight"]}),
+        (EmbeddingUsedOutside, {"autograd": ["embed.weight"]}),
+        (WithGatedNorm, {"autograd": ["gated_norm.weight"]}),
+        (WithPairNorm, {"autograd": ["pair_norm.weight"]}),
+        (SeesPadding, {"single": ["embed.weight", "mix.weight", "mix.bias"]}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_unusual_modules_are_routed(kind: type[Tiny], expected: dict[str, list[str]]) -> None:
+    ntk = checked(build(kind))
+    assert routes(ntk) == expected
+    notices = " ".join(ntk.metadata["self_check"]["notices"])
+    assert all(names[0] in notices for names in expected.values())
+    assert bool(notices) == bool(expected)
+
+
+def test_a_layer_that_the_checked_samples_do_not_reach_is_right_nevertheless() -> None:
+    """With as many gathered positions as samples in a batch, shapes alone do not give the mistake away."""
+    model = build(Gathered)
+    for rows in (
+        [{"input_ids": ids} for ids in ([1, 2, 3, 2, 1], [4, 4, 2, 2], [3, 3, 1, 5], [2, 4, 1, 4], [5, 1])],
+        [{"input_ids": ids} for ids in ([1, 2, 3, 2], [4, 4, 4, 2], [3, 3, 4, 1], [2, 1, 1, 1])],
+    ):
+        ntk = checked(model, rows)
+        assert {"expert.weight", "expert.bias"} <= set(ntk.metadata["self_check"]["unused"])
+
+
+@pytest.mark.parametrize("rule", [DenseLayer, Norm, EmbeddingTable])
+def test_wrong_rules_are_found_out(rule: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rule is off by a hundredth; all of its parameters leave the fast ways."""
+    original = rule.record
+
+    def wrong(self, module, parameter, inputs, grads, start, dtype):
+        return original(self, module, parameter, inputs, 1.01 * grads, start, dtype)
+
+    monkeypatch.setattr(rule, "record", wrong)
+    model, rows = ZOO["bert"].build(), ragged_rows(ZOO["bert"], n=3)
+    said: list[str] = []
+    ntk = compute_ntk(model, rows, precision="float64", report=said.append)
+    kinds = {DenseLayer: nn.Linear, Norm: nn.LayerNorm, EmbeddingTable: nn.Embedding}
+    affected = {
+        f"{name}.{local}"
+        for name, module in model.named_modules()
+        if isinstance(module, kinds[rule]) and name != "classifier"
+        for local, _ in module.named_parameters(recurse=False)
+    }
+    # A key's bias has no influence on the logits, so that nothing can be said of it.
+    immaterial = {f"bert.encoder.layer.{i}.attention.self.key.bias" for i in (0, 1)}
+    assert affected - immaterial <= set(routes(ntk)["autograd"]) <= affected
+    assert any("plain autograd" in line for line in said)
+    assert_agrees_with_referee(ntk, model, rows)
+
+
+def test_the_error_of_a_sound_model_is_reported() -> None:
+    said: list[str] = []
+    model = ZOO["bert"].build()
+    check = compute_ntk(model, ragged_rows(ZOO["bert"]), precision="float64", report=said.append).metadata["self_check"]
+    assert 0 < check["error"] < 1e-12
+    assert 0 < check["worst"] < check["tolerance"]
+    assert check["worst_parameter"] in dict(model.named_parameters())
+    assert check["parameters"] == len(list(model.parameters())) - 2
+    assert any(line.startswith("self-check:") for line in said)
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "gpt2", "opt", "electra", "albert"])
+def test_shared_positions_flattened_inputs_and_repeated_calls_stay_fast(name: str) -> None:
+    entry = ZOO[name]
+    slow = routes(compute_ntk(entry.build(), ragged_rows(entry), precision="float64"))
+    # OPT's positions are looked up by numbers that its own class computes from the mask.
+    assert slow == ({"autograd": ["model.decoder.embed_positions.weight"]} if name == "opt" else {})
+
+
+def test_deberta_and_t5_take_the_slower_ways_where_they_must() -> None:
+    deberta = routes(compute_ntk(ZOO["deberta-v2"].build(), ragged_rows(ZOO["deberta-v2"]), precision="float64"))
+    assert deberta["autograd"] == ["deberta.encoder.rel_embeddings.weight"]
+    assert len(deberta["single"]) == 8
+    assert all(".pos_key_proj." in name or ".pos_query_proj." in name for name in deberta["single"])
+    t5 = routes(compute_ntk(ZOO["t5"].build(), ragged_rows(ZOO["t5"]), precision="float64"))
+    assert t5 == {
+        "single": [
+            f"transformer.{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+            for stack in ("encoder", "decoder")
+        ]
+    }
+
+
+@pytest.mark.parametrize("entry", [*ENTRIES, *LORA_ENTRIES], ids=lambda e: e.name)
+def test_every_trainable_parameter_is_in_one_group_or_in_the_head(entry: Entry) -> None:
+    model = entry.build()
+    ntk = compute_ntk(model, ragged_rows(entry, n=2), precision="float64")
+    grouped = [name for names in ntk.parameter_groups.values() for name in names]
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) < trainable
+    head = trainable - set(grouped)
+    assert {name.rsplit(".", 1)[1] for name in head} <= {"weight", "bias"}
+    assert len({name.rsplit(".", 1)[0] for name in head}) == 1
+    assert ntk.metadata["self_check"]["parameters"] == len(grouped)
+
+
+def test_p_does_not_depend_on_padding_even_where_the_head_is_zero() -> None:
+    """The logits say nothing about padding there, but the features see it."""
+    model = build(SeesPadding)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+    ntk = compute_ntk(model, ROWS, precision="float64")
+    assert_agrees_with_referee(ntk, model, ROWS, attention="eager")
+
+
+def test_a_model_that_is_random_in_eval_mode_is_refused() -> None:
+    class Noisy(Tiny):
+        def mixed(self, hidden: Tensor) -> Tensor:
+            return nn.functional.dropout(self.mix(hidden), 0.3, training=True)
+
+    with pytest.raises(InputError):
+        compute_ntk(build(Noisy), ROWS)
+
+    class NoisyHead(Tiny):
+        def forward(self, *args: Tensor, **kwargs: Tensor) -> SimpleNamespace:
+            logits = super().forward(*args, **kwargs).logits
+            return SimpleNamespace(logits=logits + 1e-7 * torch.rand_like(logits))
+
+    with pytest.raises(InputError, match="other logits each time"):
+        compute_ntk(build(NoisyHead), ROWS)
+
+
+def test_parameters_without_influence_are_noticed() -> None:
+    model = build(Tiny)
+    model.spare = nn.Linear(2, 2).double().eval()
+    ntk = checked(model)
+    assert ntk.metadata["self_check"]["unused"] == ["spare.weight", "spare.bias"]
+    assert "no gradient on the two samples: spare.weight, spare.bias" in ntk.metadata["self_check"]["notices"]
+
+
+@pytest.mark.parametrize("engine", ["functional", "per_example"])
+def test_reference_engines_need_no_rules(engine: str) -> None:
+    for kind in (Tiny, OtherClass, UsedOutside):
+        ntk = checked(build(kind), engine=engine)
+        assert error(ntk.total, compute_ntk(build(kind), ROWS, precision="float64").total) < 1e-10
