@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def structured_small() -> Result:
 
 
 def dense_small() -> Result:
-    """The same kernel by the dense Jacobian."""
+    """Compute the same kernel by the dense Jacobian."""
     model, rows = minilm(2), text_of_length(32, 64)
     base = peak_bytes()
     began = time.perf_counter()
@@ -133,7 +134,7 @@ def cb_structured(budget: str = "5.2GiB") -> Result:
 
 
 def roberta_size() -> Result:
-    """A random model of roberta-base's size, N = 64, C = 2, T = 128, default budget."""
+    """Measure a random model of roberta-base's size, N = 64, C = 2, T = 128, default budget."""
     model, rows = roberta_base_size(2), without_segments(text_of_length(64, 128))
     began = time.perf_counter()
     ntk = compute_ntk(model, rows)
@@ -170,7 +171,7 @@ def gpu(precision: str) -> Result:
 
 
 def forms() -> Result:
-    """The two ways to contract a layer, and the two ways to a symmetric product, as ratios of time."""
+    """Compare the two ways to contract a layer, and the two ways to a symmetric product, as ratios of time."""
     from ntk_lpft.kernel.contract import Workspace, _contract_gram, _contract_materialised
     from ntk_lpft.kernel.layout import Layout, _add_by_halves_, _add_syrk_
     from ntk_lpft.kernel.records import OuterRecord
@@ -181,8 +182,9 @@ def forms() -> Result:
         record = [OuterRecord(0, torch.randn(n, positions, width), torch.randn(n, positions, k, width))]
         layout, space = Layout(n, 0, True, k), Workspace(128 * 2**20)
         out = layout.zeros(torch.float32, torch.device("cpu"))
-        whole = seconds(lambda r=record, o=out: _contract_materialised(o, layout, r, space))
-        gram = seconds(lambda r=record, o=out: _contract_gram(o, layout, r, space))
+        arguments = (out, layout, record, space)
+        whole = seconds(partial(_contract_materialised, *arguments))
+        gram = seconds(partial(_contract_gram, *arguments))
         result[f"gram / materialised, t = {positions}"] = gram / whole
     matrix, out = torch.randn(750, 16384), torch.zeros(750, 750)
     rate = 750 * 751 * 16384 / product_rate()

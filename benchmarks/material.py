@@ -42,12 +42,12 @@ def cb_train() -> list[Row] | None:
 
 
 def minilm(num_labels: int) -> nn.Module:
-    """The pretrained MiniLM with a new linear head."""
+    """Load the pretrained MiniLM with a new linear head."""
     return load_classifier("minilm", num_labels)
 
 
 def roberta_base_size(num_labels: int) -> nn.Module:
-    """A random model of roberta-base's size: 124 million parameters."""
+    """Make a random model of roberta-base's size: 124 million parameters."""
     torch.manual_seed(0)
     config = RobertaConfig(
         vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5

@@ -69,8 +69,8 @@ def table(found: dict[str, dict[str, Any]]) -> list[tuple[str, str, str]]:
         if "skipped" in result:
             rows.append((what, f"not measured: {result['skipped']}", ""))
         else:
-            rows.append((f"{what} ({result['device']})",
-                         f"{result['seconds']:.2f} s, {result['share']:.0%} of product rate, {gib(result['peak'])}", ""))  # fmt: skip
+            measured = f"{result['seconds']:.2f} s, {result['share']:.0%} of product rate, {gib(result['peak'])}"
+            rows.append((f"{what} ({result['device']})", measured, ""))
     rows += [(name, f"{value:.2f}", "") for name, value in found["forms"].items()]
     return rows
 

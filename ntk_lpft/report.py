@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from ntk_lpft import pictures
+from ntk_lpft.classifier.rows import unwrapped
 from ntk_lpft.command import write_json
 from ntk_lpft.kernel import NTKDecomposition
 from ntk_lpft.statistics import (
@@ -68,7 +69,7 @@ def describe_model(name: str, model: nn.Module) -> str:
     """Say what the model is, and how much of it is trained."""
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    kind = type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
+    kind = type(unwrapped(model)).__name__
     return f"{name} ({kind}), {trained / 1e6:.2f} of {total / 1e6:.2f} million parameters trained"
 
 

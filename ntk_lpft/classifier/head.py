@@ -29,7 +29,7 @@ class Head:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """V, and b where there is one."""
-        return [self.module.weight] + ([] if self.module.bias is None else [self.module.bias])
+        return list(self.module.parameters())
 
 
 def number_of_labels(model: nn.Module) -> int:

@@ -18,10 +18,22 @@ from ntk_lpft.errors import InputError
 Row = dict[str, list[int]]
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the classifier inside a PEFT wrapper, or the model itself."""
+    getter: Any = getattr(model, "get_base_model", None)
+    return model if getter is None else getter()
+
+
+def token_table(model: nn.Module) -> nn.Embedding | None:
+    """Return the table of token embeddings, where the model says which one it is."""
+    getter: Any = getattr(model, "get_input_embeddings", None)
+    table = None if getter is None else getter()
+    return table if isinstance(table, nn.Embedding) else None
+
+
 def forward_names(model: nn.Module) -> set[str]:
     """Names of the arguments that the model's own ``forward`` takes (a PEFT wrapper is looked through)."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return set(inspect.signature(base.forward).parameters)
+    return set(inspect.signature(unwrapped(model).forward).parameters)
 
 
 def to_rows(inputs: Any, model: nn.Module, what: str = "inputs") -> list[Row]:
@@ -112,8 +124,8 @@ def check_rows(rows: Sequence[Row], model: nn.Module, what: str = "inputs") -> N
         InputError: A token id outside the vocabulary, or a row longer than the model's positions.
     """
     limit = position_limit(model)
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    vocabulary = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None
+    table = token_table(model)
+    vocabulary = None if table is None else table.num_embeddings
     for index, row in enumerate(rows):
         ids = row["input_ids"]
         if limit is not None and len(ids) > limit:
@@ -208,8 +220,8 @@ def padding_id(model: nn.Module, rows: Sequence[Row]) -> int:
     used = {i for row in rows for i in row["input_ids"]}
     if own is not None:
         return int(own)
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    size = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else max(used) + 2
+    table = token_table(model)
+    size = max(used) + 2 if table is None else table.num_embeddings
     for candidate in range(size - 1, -1, -1):
         if candidate not in used:
             return candidate

@@ -79,8 +79,12 @@ def resolve_device(name: str | None, otherwise: torch.device) -> torch.device:
         device = torch.device(name)
     except RuntimeError as problem:
         raise InputError(f"unknown device {name!r}; write cpu, cuda or cuda:0") from problem
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name} is not supported; use cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {name} was asked for, but torch sees no CUDA device; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name} was asked for, but there are {torch.cuda.device_count()} CUDA devices")
     return device
 
 
@@ -248,7 +252,7 @@ def _announce(
             f"autograd on two samples, relative error {check['error']:.1e} (largest {check['worst']:.1e})"
         )
     say(
-        f"plan: {len(plan.passes)} pass{'es' if len(plan.passes) != 1 else ''} over the data, engine {settings.engine}, "
+        f"plan: engine {settings.engine}, passes over the data: {len(plan.passes)}, "
         f"predicted peak {format_bytes(plan.predicted_peak)} of {format_bytes(plan.budget)} besides the model"
     )
     if done:

@@ -61,7 +61,9 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
             metadata = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as problem:
-        raise InputError(f"{path} is truncated or no safetensors file ({problem})") from problem
+        raise InputError(
+            f"{path} is truncated or no safetensors file ({problem}); delete it and compute it again"
+        ) from problem
     if set(metadata) != {"description", "sha256"}:
         raise InputError(f"{path} was not written by ntk_lpft (it has no description)")
     expected = hashlib.sha256((tensor_digest(tensors) + metadata["description"]).encode()).hexdigest()

@@ -90,7 +90,9 @@ def summarise(
         _check_evaluation(ft_effective, eval_feature_kernel, eval_ft_effective, eval_labels)
 
     rows = []
-    with tqdm(total=6 if kernel_classifier else 3, desc="Kernel statistics", unit="step", disable=not progress) as bar:
+    with tqdm(
+        total=6 if kernel_classifier else 3, desc="Kernel statistics", unit="step", delay=1, disable=not progress
+    ) as bar:
         for name in _COMPONENTS:
             bar.set_postfix_str(f"{name}, spectrum")
             if name == "P":

@@ -86,12 +86,10 @@ def test_rank_must_be_positive() -> None:
 
 
 def test_an_architecture_that_peft_does_not_know() -> None:
-    entry = ZOO["bert"]
-    model = entry.build()
-    model.config.model_type = "something-new"
-    head = find_head(model, padded(ragged_rows(entry, n=1), pad_id=0))
-    with pytest.raises(InputError, match="no default LoRA targets for this architecture; name some of dense, key"):
-        apply_lora(model, head)
+    with pytest.raises(InputError, match="no default LoRA targets for this architecture; name some of k_lin, lin1"):
+        adapted("distilbert")
+    _, model, _ = adapted("distilbert", targets=["q_lin"])
+    assert any("q_lin.lora_A" in name for name, _ in model.named_parameters())
 
 
 def test_around_the_linear_head(tmp_path: Path) -> None:

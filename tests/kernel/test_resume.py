@@ -242,7 +242,7 @@ def test_damaged_checkpoints_are_refused(damage: str, tmp_path: Path) -> None:
     if damage == "foreign":
         content = bytearray(b'{"some": "json"}')
     path.write_bytes({"half": content[: len(content) // 2], "empty": b""}.get(damage, bytes(content)))
-    with pytest.raises(InputError, match="partial.safetensors"):
+    with pytest.raises(InputError, match=r"partial\.safetensors"):
         exact(checkpoint=path)
 
 
