@@ -30,7 +30,8 @@ from ntk_lpft.classifier.rows import check_rows, collate, padding_id, to_rows
 from ntk_lpft.command import open_output, parse_options, run_command, write_json
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import KernelSettings, compute_train_eval_ntk
-from ntk_lpft.kernel.engine import resolve_device, versions
+from ntk_lpft.kernel.engine import resolve_device
+from ntk_lpft.kernel.identity import versions
 from ntk_lpft.kernel.storage import save_parts
 from ntk_lpft.tasks import EncodedSplit, Task, load_files, load_task
 

@@ -121,13 +121,16 @@ def check_rows(rows: Sequence[Row], model: nn.Module, what: str = "inputs") -> N
     """Refuse rows that the model cannot take.
 
     Raises:
-        InputError: A token id outside the vocabulary, or a row longer than the model's positions.
+        InputError: Rows with different columns, a token id outside the vocabulary, or a row longer than the
+            model's positions.
     """
     limit = position_limit(model)
     table = token_table(model)
     vocabulary = None if table is None else table.num_embeddings
     for index, row in enumerate(rows):
         ids = row["input_ids"]
+        if row.keys() != rows[0].keys():
+            raise InputError(f"{what}, row {index} has columns {sorted(row)}, row 0 {sorted(rows[0])}; give all alike")
         if limit is not None and len(ids) > limit:
             raise InputError(
                 f"{what}, row {index} has {len(ids)} tokens but the model has positions for {limit}; "

@@ -18,7 +18,7 @@ from ntk_lpft.kernel.sites import Site
 
 
 class ShapeMismatch(RuntimeError):
-    """A module was called with an input whose samples cannot be told apart."""
+    """A module was called in a way that no rule knows, or with an input whose samples cannot be told apart."""
 
 
 @dataclass
@@ -35,6 +35,7 @@ class _Observer:
     modules: Sequence[nn.Module]
     batch: Batch
     calls: dict[nn.Module, list[_Call]] = field(default_factory=dict)
+    unknown: dict[nn.Module, ShapeMismatch] = field(default_factory=dict)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -57,9 +58,13 @@ class _Observer:
         return None
 
     def _note(self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
+        given = [*args, *kwargs.values()]
+        if len(given) != 1 or not isinstance(given[0], Tensor) or not isinstance(output, Tensor):
+            self.unknown[module] = ShapeMismatch(f"{type(module).__name__} takes or returns more than one tensor")
+            return
         if not output.requires_grad:
             return
-        value = args[0] if args else next(iter(kwargs.values()))
+        value = given[0]
         # The edge, unlike the tensor, still means this output if the model goes on to change it in place.
         call = _Call(value.detach(), get_gradient_edge(output), output.shape[-1])
         self.calls.setdefault(module, []).append(call)
@@ -102,7 +107,9 @@ def capture(
         logits = logits_of(model, batch.tensors)
     flat = [(module, call) for module, calls in observer.calls.items() for call in calls]
     gradients = _backward(logits, [call.edge for _, call in flat], seeds)
-    grads: dict[nn.Module, list[tuple[Tensor, Tensor] | ShapeMismatch]] = {}
+    grads: dict[nn.Module, list[tuple[Tensor, Tensor] | ShapeMismatch]] = {
+        module: [problem] for module, problem in observer.unknown.items()
+    }
     for index, (module, call) in enumerate(flat):
         channels = gradients[index]
         gradients[index] = []  # let go of each one as soon as it is copied

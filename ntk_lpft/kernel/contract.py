@@ -14,7 +14,7 @@ from ntk_lpft.kernel.records import DenseRecord, OuterRecord, Record, SparseReco
 
 # How much slower, per floating-point operation, the Gram form ran than materialising the gradients, for
 # 1 < t (see benchmarks/RESULTS.md). At t = 1 it needs hundreds of times fewer operations.
-GRAM_PENALTY = 4.0
+GRAM_PENALTY = 2.0
 
 # Tokens that more than this many samples hold are multiplied one by one; rarer ones in groups of equal count.
 _FREQUENT = 32
@@ -92,7 +92,9 @@ def contract(out: Kernel, layout: Layout, records: Sequence[Record], workspace: 
     elif isinstance(first, SparseRecord):
         _contract_sparse(out, layout, cast(Sequence[SparseRecord], records))
     else:
-        outers = cast(Sequence[OuterRecord], records)
+        outers = [r for r in cast(Sequence[OuterRecord], records) if r.positions]
+        if not outers:
+            return
         positions = sum(r.size * r.positions for r in outers) / layout.samples
         if use_gram(layout, first.inputs.shape[2], first.grads.shape[3], positions):
             _contract_gram(out, layout, outers, workspace)
@@ -132,10 +134,12 @@ def _contract_materialised(out: Kernel, layout: Layout, records: Sequence[OuterR
 
 
 def _merge(records: Sequence[OuterRecord], boundary: int) -> list[OuterRecord]:
-    """Join neighbours with equally many positions, except across ``boundary``."""
+    """Join neighbours with equally many positions, except across ``boundary``; records may be missing between."""
     groups: list[list[OuterRecord]] = []
     for record in records:
-        if groups and groups[-1][0].positions == record.positions and record.start != boundary:
+        last = groups[-1][-1] if groups else None
+        follows = last is not None and last.start + last.size == record.start != boundary
+        if last is not None and follows and last.positions == record.positions:
             groups[-1].append(record)
         else:
             groups.append([record])

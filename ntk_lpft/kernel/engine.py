@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from ntk_lpft.classifier.head import number_of_labels
@@ -19,6 +18,7 @@ from ntk_lpft.classifier.rows import Row, check_rows, fingerprint_rows, to_rows
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.checkpoint import Checkpoint
 from ntk_lpft.kernel.decomposition import OUTPUTS, NTKDecomposition
+from ntk_lpft.kernel.identity import structure_digest, versions
 from ntk_lpft.kernel.memory import Plan, default_budget, format_bytes, parse_bytes
 from ntk_lpft.kernel.precision import matmul_mode, resolve_precision
 from ntk_lpft.kernel.problem import Problem, set_up
@@ -27,7 +27,6 @@ from ntk_lpft.kernel.run import Runner
 from ntk_lpft.kernel.selfcheck import run_self_check
 from ntk_lpft.kernel.sites import Route
 from ntk_lpft.kernel.storage import tensor_digest
-from ntk_lpft.version import __version__
 
 ENGINES = ("structured", "functional", "per_example")
 
@@ -189,6 +188,8 @@ def _compute(
     precision = resolve_precision(settings.precision, device)
     check_rows(columns, model, "columns" if not symmetric else "inputs")
     check_rows(extra, model, "evaluation" if symmetric else "inputs")
+    if extra and columns[0].keys() != extra[0].keys():
+        raise InputError(f"rows have columns {sorted(extra[0])} on one side, {sorted(columns[0])} on the other")
     weights = tensor_digest(dict(model.named_parameters()))
     budget = default_budget(device) if settings.memory_budget is None else parse_bytes(settings.memory_budget)
     identity = {
@@ -196,6 +197,7 @@ def _compute(
         "memory_budget": settings.memory_budget if settings.memory_budget is None else budget,
         "device": str(device),
         "weights_sha256": weights,
+        "model_sha256": structure_digest(model),
         "columns_sha256": fingerprint_rows(columns),
         "extra_sha256": fingerprint_rows(extra),
         "symmetric": symmetric,
@@ -217,9 +219,10 @@ def _compute(
         )
         done, partial = (0, {}) if earlier is None else (earlier[0], earlier[2])
         _announce(say, settings, check, plan, done)
-        runner = Runner(problem, plan, settings.engine, merge=not settings.groups, progress=progress)
+        runner = Runner(problem, plan, settings.engine, merge=not settings.groups, progress=progress, report=say)
         runner.run(store, done, partial, check)
-        features, logits = problem.features()
+        features, logits = runner.features()
+        check["rerouted"] = runner.rerouted
         parts = _assemble(problem, runner.kernels, features, logits, settings)
     metadata = {
         **{k: v for k, v in identity.items() if k != "trainable"},
@@ -299,13 +302,3 @@ def _assemble(
 def _with_metadata(part: NTKDecomposition, metadata: dict[str, Any]) -> NTKDecomposition:
     part.metadata.update(metadata)
     return part
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    return {
-        "ntk_lpft": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }

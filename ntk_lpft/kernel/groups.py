@@ -9,7 +9,9 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|albert_layer_groups)\.(\d+)\.
 _STACK = re.compile(r"(?:^|\.)(encoder|decoder)\.")
 _NORM = re.compile(r"norm|(?:^|_)ln(?:_|\d|$)", re.IGNORECASE)
 _ATTENTION = re.compile(r"attn|attention|(?:^|\.)(?:query|key|value|[qkvo]|[qkvo]_proj|qkv|c_attn)\.", re.IGNORECASE)
-_EMBEDDING = re.compile(r"embed|(?:^|\.)(?:wte|wpe|shared)\.", re.IGNORECASE)
+# OPT projects its embeddings; DeBERTa normalises its relative ones, and has a convolution, both outside its layers.
+_EMBEDDING = re.compile(r"embed|(?:^|\.)(?:wte|wpe|shared|project_in)\.|deberta\.encoder\.LayerNorm\.", re.IGNORECASE)
+_CONVOLUTION = re.compile(r"(?:^|\.)encoder\.conv\.")
 _POOLER = re.compile(r"pooler|classifier|classification_head|summary|(?:^|\.)(?:head|score)\.", re.IGNORECASE)
 
 
@@ -17,8 +19,8 @@ def group_of(parameter: str, *, two_stacks: bool = False) -> str:
     """Group of a body parameter, from its name as in ``model.named_parameters()``.
 
     ``embeddings`` (with their norms and projections), ``layer.<i>.attention``, ``layer.<i>.mlp``, ``layer.<i>.norm``,
-    ``pooler`` (every dense layer between body and head), ``final_norm``, and ``other``. Encoder-decoder models
-    put ``encoder.`` or ``decoder.`` in front.
+    ``pooler`` (every dense layer between body and head), ``final_norm``, and ``other`` (DeBERTa's convolution beside
+    the first layer, for one). Encoder-decoder models put ``encoder.`` or ``decoder.`` in front.
 
     Args:
         parameter: The parameter's name.
@@ -42,6 +44,8 @@ def group_of(parameter: str, *, two_stacks: bool = False) -> str:
         return f"{prefix}layer.{layer.group(1)}.{kind}"
     if _EMBEDDING.search(parameter):
         return "embeddings"
+    if _CONVOLUTION.search(parameter):
+        return "other"
     if _POOLER.search(parameter):
         return "pooler"
     return f"{prefix}final_norm" if _NORM.search(owner) else "other"

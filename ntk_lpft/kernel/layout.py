@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from jaxtyping import Float
-from scipy.linalg import blas
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
+
+from ntk_lpft.kernel import syrk
 
 # Below this size a diagonal block of a symmetric product is computed whole: smaller products cost more in
 # overhead than their other half costs in arithmetic.
@@ -109,24 +108,10 @@ def add_product_(out: Tensor, left: Float[Tensor, "r p"], right: Float[Tensor, "
 
 def _add_upper_(out: Tensor, jacobian: Tensor, first: int, last: int) -> None:
     """Add the upper triangle of J Jᵀ to the rows and columns ``first…last`` of ``out``."""
-    if out.device.type == "cpu" and jacobian.dtype == out.dtype and last - first == out.shape[1]:
-        _add_syrk_(out[:last], jacobian[:last])
+    if syrk.supports(out, jacobian):
+        syrk.add_upper_(out[first:last, first:last], jacobian[first:last])
     else:
         _add_by_halves_(out, jacobian, first, last)
-
-
-def _add_syrk_(out: Float[Tensor, "r r"], jacobian: Float[Tensor, "r p"]) -> None:
-    """Add the upper triangle by BLAS's symmetric rank-k update, which torch does not offer."""
-    update = blas.ssyrk if out.dtype == torch.float32 else blas.dsyrk
-    with _blas().limit(limits=torch.get_num_threads(), user_api="blas"):
-        # BLAS counts columns first: its lower triangle is our upper one, and J as it lies is its Jᵀ.
-        update(1.0, jacobian.T.numpy(), beta=1.0, c=out.T.numpy(), trans=1, lower=1, overwrite_c=1)
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    """Return the switch of scipy's BLAS threads, which know nothing of torch's."""
-    return ThreadpoolController()
 
 
 def _add_by_halves_(out: Tensor, jacobian: Tensor, first: int, last: int) -> None:

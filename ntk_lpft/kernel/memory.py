@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -157,26 +157,32 @@ def make_plan(
         InputError: The budget is too small for one layer; the message says what would do.
     """
     kind = device_type if device_type in _MOST_CELLS else "cuda"
-    left = budget - kernel_bytes
     floor_chunk = max((p.chunk_bytes for p in profiles), default=0)
-    chunk = max(floor_chunk, min(_MOST_CHUNK[kind], left // 8))
-    # At least one sample must fit, and a batch takes at most a quarter of the budget.
-    cells = max(longest, min(_MOST_CELLS[kind], int(left / 4 / max(graph_bytes_per_cell, 1.0))))
-    graph = int(cells * graph_bytes_per_cell)
-    room = left - chunk - graph
+
+    def shares(total: int) -> tuple[int, int, int, int]:
+        """Chunk, cells of a batch, their graph, and what is left for captured layers."""
+        left = total - kernel_bytes
+        chunk = max(floor_chunk, min(_MOST_CHUNK[kind], left // 8))
+        # At least one sample must fit, and a batch takes at most a quarter of the budget.
+        cells = max(longest, min(_MOST_CELLS[kind], int(left / 4 / max(graph_bytes_per_cell, 1.0))))
+        graph = int(cells * graph_bytes_per_cell)
+        return chunk, cells, graph, left - chunk - graph
+
+    column = samples * channels * itemsize
     costs = {p.name: _capture_bytes([p], samples, positions) for p in profiles if p.route != Route.AUTOGRAD}
-    largest = max(costs.values(), default=0)
-    columns = max(1, room // (samples * channels * itemsize)) if room > 0 else 0
     dense = [p for p in profiles if p.route == Route.AUTOGRAD]
-    if room < largest or (dense and columns < 1):
-        least = kernel_bytes + floor_chunk + int(longest * graph_bytes_per_cell) + largest
-        # The chunk and the batch shrink with the budget, each by a fixed share of what is left.
-        needed = max(least, kernel_bytes + int((largest + floor_chunk) / (1 - 1 / 8 - 1 / 4)) + 1)
-        name = max(costs, key=lambda n: costs[n]) if costs else dense[0].name
+    costs |= {p.name: column for p in dense}
+    largest = max(costs.values(), default=0)
+    chunk, cells, graph, room = shares(budget)
+    if room < largest:
+        # Write it a little larger than it is, as it is rounded for people.
+        needed = 1.02 * _least(lambda total: shares(total)[3] >= largest, budget)
         raise InputError(
-            f"memory budget {format_bytes(budget)} is too small for one layer ({name}); "
-            f"give at least {format_bytes(needed * 1.05)}, or fewer or shorter samples"
+            f"memory budget {format_bytes(budget)} is too small for one layer "
+            f"({max(costs, key=lambda n: costs[n], default='the batch')}); "
+            f"give at least {format_bytes(needed)}, or fewer or shorter samples"
         )
+    columns = room // column
     passes = []
     peak = 0
     for route in (Route.BATCHED, Route.SINGLE):
@@ -189,6 +195,17 @@ def make_plan(
         used = sum(end - begin for begin, end in slices) * samples * channels * itemsize
         peak = max(peak, used)
     return Plan(passes, cells, chunk, budget, kernel_bytes + chunk + graph + peak)
+
+
+def _least(enough: Callable[[int], bool], start: int) -> int:
+    """Smallest number for which a condition holds that holds from some number on."""
+    low, high = start, max(2 * start, 1)
+    while not enough(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def _capture_bytes(group: Sequence[SiteProfile], samples: int, positions: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ntk_lpft.classifier.head import Head, features_and_logits, find_head, logits_of, number_of_labels
+from ntk_lpft.classifier.head import Head, features_and_logits, find_head, number_of_labels
 from ntk_lpft.classifier.rows import Batch, Row, batches, by_length, collate, padding_id
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.groups import group_parameters
@@ -80,16 +80,19 @@ class Problem:
         return max(len(row["input_ids"]) for row in self.rows)
 
     def features(self) -> tuple[Float[Tensor, "s h"], Float[Tensor, "s c"]]:
-        """φ and f0 of all samples, in internal order.
+        """φ and f0 of all samples, in internal order, by forward passes alone."""
+        parts = [features_and_logits(self.model, self.head, batch.tensors) for batch in self.batches(_FORWARD_CELLS)]
+        return torch.cat([phi for phi, _ in parts]), torch.cat([logits for _, logits in parts])
+
+    @staticmethod
+    def check_finite(features: Float[Tensor, "s h"], logits: Float[Tensor, "s c"]) -> None:
+        """Refuse NaN and infinite features and logits.
 
         Raises:
-            InputError: Some are NaN or infinite.
+            InputError: There are some.
         """
-        parts = [features_and_logits(self.model, self.head, batch.tensors) for batch in self.batches(_FORWARD_CELLS)]
-        features, logits = (torch.cat([part[i] for part in parts]) for i in (0, 1))
         if not (torch.isfinite(features).all() and torch.isfinite(logits).all()):
             raise InputError("the model's features or logits are NaN or infinite on some sample; check its weights")
-        return features, logits
 
     def external(self, kernel: Tensor, width: int) -> Tensor:
         """Put a kernel matrix from internal into the caller's order: (rows·width, columns·width) likewise."""
@@ -146,18 +149,21 @@ def set_up(
     seeds = output_seeds(outputs, number_of_labels(model), precision.model, device)
     layout = Layout(len(columns), len(extra), symmetric, seeds.shape[0], traced=outputs == "class_trace")
     groups = group_parameters(site.name for site in sites)
-    exact = _padding_exact(model, rows, pad_id, device)
+    exact = _padding_exact(model, head, rows, pad_id, device)
     return Problem(
         model, head, sites, groups, rows, column_order, extra_order, layout, seeds, precision, device, pad_id, exact
     )
 
 
-def _padding_exact(model: nn.Module, rows: list[Row], pad_id: int, device: torch.device) -> bool:
-    """Whether the shortest row has the same logits alone and padded to the longest."""
+def _padding_exact(model: nn.Module, head: Head, rows: list[Row], pad_id: int, device: torch.device) -> bool:
+    """Whether the shortest row has the same features and logits alone and padded to the longest."""
     ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
     pair = [ordered[-1], ordered[0]]
-    with torch.no_grad():
-        padded = logits_of(model, collate(pair, pad_id, device).tensors)
-        single = torch.cat([logits_of(model, collate([row], pad_id, device).tensors) for row in pair])
-    # Written so that NaN, from rows of attention without any visible token, counts as a difference.
-    return float((padded - single).norm()) <= _PADDING_TOLERANCE * float(single.norm())
+    together = features_and_logits(model, head, collate(pair, pad_id, device).tensors)
+    alone = [features_and_logits(model, head, collate([row], pad_id, device).tensors) for row in pair]
+    for index, padded in enumerate(together):
+        single = torch.cat([part[index] for part in alone])
+        # Written so that NaN, from rows of attention without any visible token, counts as a difference.
+        if not float((padded - single).norm()) <= _PADDING_TOLERANCE * float(single.norm()):
+            return False
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,15 +70,11 @@ class SparseRecord:
 Record = DenseRecord | OuterRecord | SparseRecord
 
 
-def record_bytes(records: Sequence[Record]) -> int:
-    """Bytes that records occupy; a tensor that several of them share counts once."""
-    seen: dict[int, int] = {}
-    for record in records:
-        for value in vars(record).values():
-            if isinstance(value, Tensor):
-                storage = value.untyped_storage()
-                seen[storage.data_ptr()] = storage.nbytes()
-    return sum(seen.values())
+def is_zero(record: Record) -> bool:
+    """Whether a record holds nothing but zero gradients."""
+    if isinstance(record, DenseRecord):
+        return not bool(record.jacobian.any())
+    return not bool((record.grads if isinstance(record, OuterRecord) else record.values).any())
 
 
 def keep_active(

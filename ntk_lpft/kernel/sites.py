@@ -30,6 +30,7 @@ class Site:
         rule: The rule of the owners, or None.
         route: The way by which its kernel is computed.
         reason: Why the route is not the fastest one, for people.
+        verified: Whether the self-check saw a gradient, so that agreement with autograd means something.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Site:
     rule: Rule | None = None
     route: Route = Route.BATCHED
     reason: str = ""
+    verified: bool = True
 
     @property
     def modules(self) -> list[nn.Module]:

@@ -94,7 +94,7 @@ def summarise(
         total=6 if kernel_classifier else 3, desc="Kernel statistics", unit="step", delay=1, disable=not progress
     ) as bar:
         for name in _COMPONENTS:
-            bar.set_postfix_str(f"{name}, spectrum")
+            bar.set_postfix_str(f"{name}, spectrum", refresh=False)
             if name == "P":
                 row = _of_pretrain_effective(feature_kernel, labels, ft_effective.shape[1], computed_in)
             else:

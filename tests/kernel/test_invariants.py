@@ -62,11 +62,12 @@ def test_memory_budget_does_not_matter(name: str) -> None:
     least = least_budget(model, rows, precision="float64")
     free = exact(model, rows)
     passes = {free.metadata["plan"]["passes"]}
-    for budget in (int(1.3 * least), 2 * least):
+    for budget in (int(1.1 * least), 2 * least):
         tight = exact(model, rows, memory_budget=budget)
         passes.add(tight.metadata["plan"]["passes"])
         assert_close(tight, free)
-    assert len(passes) >= 3
+    assert len(passes) >= 2
+    assert max(passes) >= 3
 
 
 @few
