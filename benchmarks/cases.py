@@ -109,7 +109,7 @@ def needed_flops(model: torch.nn.Module, rows: list, device: str) -> dict[str, f
         return {"capture": counted / cells * tokens, "contraction": contraction_flops(problem)}
 
 
-def cb_structured(budget: str = "4.8GiB") -> Result:
+def cb_structured(budget: str = "4.5GiB") -> Result:
     """CB's 250 training samples, C = 3, all layers of MiniLM."""
     rows = cb_train()
     if rows is None:

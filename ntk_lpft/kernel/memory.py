@@ -16,7 +16,7 @@ from ntk_lpft.kernel.sites import Route
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 # Larger batches and chunks gain no speed (see benchmarks/RESULTS.md), so memory beyond this goes to captured layers.
-_MOST_CELLS = {"cpu": 2048, "cuda": 16384}
+_MOST_CELLS = {"cpu": 1024, "cuda": 16384}
 _MOST_CHUNK = {"cpu": 128 * 2**20, "cuda": 2 * 2**30}
 
 
