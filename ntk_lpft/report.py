@@ -222,5 +222,5 @@ def _table_text(table: pd.DataFrame) -> str:
     for row in table.to_dict(orient="records"):
         lines.append(["" if pd.isna(row[n]) else _COLUMNS[n][1].format(row[n]).rstrip("%") for n in shown])
     widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    text = ["  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
