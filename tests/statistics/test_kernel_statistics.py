@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.statistics import KernelClassifierResult, statistics_table, summarise
+from ntk_lpft.statistics import KernelClassifierResult, statistics_table, summarise, summary
 
 COLUMNS = [
     "kernel",
@@ -129,7 +130,9 @@ def test_the_dtype_computed_in_reaches_every_row(tensors):
         assert other.spectrum.rank_tolerance == pytest.approx(one.spectrum.rank_tolerance * 2**29)
 
 
-def test_progress_is_shown_on_request(tensors, capsys):
+def test_progress_is_shown_on_request(tensors, capsys, monkeypatch):
+    # Bars wait for a second before they show; here they do not.
+    monkeypatch.setattr(summary, "tqdm", lambda *given, **options: tqdm(*given, **{**options, "delay": 0}))
     summarise(**tensors, kernel_classifier=False)
     assert capsys.readouterr().err == ""
     summarise(**tensors, kernel_classifier=False, progress=True)
