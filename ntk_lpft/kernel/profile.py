@@ -103,11 +103,8 @@ def _profile(
         raise record  # a single sample cannot be ambiguous
     layout = problem.layout
     if isinstance(record, DenseRecord):
-        size = record.jacobian.shape[2]
         flops = 2.0 * layout.pairs * layout.width * record.jacobian[0].numel()
-        return SiteProfile(
-            site.name, site.route, place, _bytes(record.jacobian), chunk_bytes=0, flops=flops * (size > 0)
-        )
+        return SiteProfile(site.name, site.route, place, _bytes(record.jacobian), chunk_bytes=0, flops=flops)
     if isinstance(record, OuterRecord):
         positions, features = record.inputs.shape[1:]
         channels, outputs = record.grads.shape[2:]

@@ -36,8 +36,7 @@ def add_upper_(out: Float[Tensor, "r r"], matrix: Float[Tensor, "r p"]) -> None:
     """Add the upper triangle of A Aᵀ to C; what lies below the diagonal stays as it is.
 
     Every thread takes a share of A's columns and calls BLAS with one thread of its own. BLAS's own threads, and
-    torch's, spin while they wait for work, and so slow each other down where calls to the two alternate (measured in
-    benchmarks/RESULTS.md).
+    torch's, spin while they wait for work, and so slow each other down where calls to the two alternate.
 
     Args:
         out: C, changed in place.
