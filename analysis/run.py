@@ -1,0 +1,294 @@
+"""``python -m analysis.run``: run a suite, or go on with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from analysis import catalogue
+from analysis.jobs import JOBS_FOLDER, KINDS, Job, names_of, read_record, write_record
+from analysis.launch import LAUNCHERS, Handle, Launcher, default_parallel
+from analysis.material import prepare_model, versions
+from analysis.plan import plan
+from analysis.results import SUITE_FILE, describe_problem, read_results
+from analysis.suites import SUITES, Suite, suite_of
+from ntk_lpft.command import parse_options, run_command, write_json
+from ntk_lpft.errors import InputError
+from ntk_lpft.tasks import load_task
+
+_POLL = 0.5  # seconds
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class SuiteOptions:
+    """Options of ``python -m analysis.run``."""
+
+    suite: str = _option("smoke", f"what to run: {'; '.join(f'{s.name} ({s.says})' for s in SUITES.values())}")
+    only: list[str] = field(
+        default_factory=list,
+        metadata={"help": "tables and figures to make the runs for, such as table2 figure7 (default: all)"},
+    )
+    datasets: list[str] = field(
+        default_factory=list, metadata={"help": "which of the suite's data sets (default: all)"}
+    )
+    methods: list[str] = field(
+        default_factory=list, metadata={"help": "which of lp, ft, lp-ft, lora, lp-lora (default: all)"}
+    )
+    seeds: list[int] = field(default_factory=list, metadata={"help": "which of the suite's seeds (default: all)"})
+    launcher: str = _option("local", "local (processes of this machine) or slurm")
+    parallel: int | None = _option(None, "most jobs at a time (default: one a GPU, else two; slurm: 100)")
+    hours: float = _option(48.0, "time limit of a job")
+    slurm: list[str] = field(
+        default_factory=list,
+        metadata={"help": "settings of submitit's Slurm executor: partition=NAME gpus_per_node=1 …"},
+    )
+    dry_run: bool = _option(False, "list what would run, with an estimate, and stop")
+    retry: bool = _option(False, "run jobs again that failed")
+    output_dir: str | None = _option(None, "folder for the results (default: runs/SUITE)")
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong at once.
+
+        Raises:
+            InputError: Some option makes no sense.
+        """
+        if self.launcher not in LAUNCHERS:
+            raise InputError(f"unknown --launcher {self.launcher!r}; choose {' or '.join(LAUNCHERS)}")
+        if self.parallel is not None and self.parallel < 1:
+            raise InputError(f"--parallel {self.parallel} must be 1 or more")
+        if not self.hours > 0:
+            raise InputError(f"--hours {self.hours:g} must be more than 0")
+        wrong = [word for word in self.slurm if "=" not in word]
+        if wrong:
+            raise InputError(f"--slurm {wrong[0]!r} must be NAME=VALUE")
+        if self.slurm and self.launcher != "slurm":
+            raise InputError("--slurm does nothing without --launcher slurm; leave it out")
+
+
+def run(options: SuiteOptions) -> int:
+    """Run a suite; jobs that have finished are left as they are.
+
+    Returns:
+        How many of the jobs asked for have no results in the end.
+
+    Raises:
+        InputError: Some option makes no sense, or the folder belongs to another suite.
+    """
+    options.check()
+    suite = suite_of(options.suite)
+    kinds = catalogue.kinds_for(options.only) if options.only else None
+    jobs = plan(suite, kinds=kinds, datasets=options.datasets, methods=options.methods, seeds=options.seeds)
+    results = Path(options.output_dir or f"runs/{suite.name}").expanduser()
+    _check_folder(results, suite, jobs)
+    parallel = options.parallel or default_parallel(options.launcher)
+    if options.dry_run:
+        _show_plan(suite, jobs, results, parallel, retry=options.retry)
+        return 0
+    for dataset in dict.fromkeys(job.dataset for job in jobs):
+        load_task(dataset, None).split("train")  # data that is not there is named now, not hours later
+    launcher = Launcher(
+        options.launcher, results, parallel, options.hours, dict(word.split("=", 1) for word in options.slurm)
+    )
+    results.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(results / f".{SUITE_FILE}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as problem:
+        raise InputError(f"another process is running a suite in {results}; wait for it") from problem
+    with lock:
+        prepare_model(suite, results)
+        _write_suite(results, suite, jobs)
+        _work(jobs, results, launcher, retry=options.retry)
+    return _close(results, jobs)
+
+
+def _check_folder(results: Path, suite: Suite, jobs: Sequence[Job]) -> None:
+    """Refuse to mix suites, or results of other settings, in one folder."""
+    if (results / SUITE_FILE).is_file():
+        before = read_results(results)
+        if before.suite.get("name") != suite.name:
+            raise InputError(f"{results} holds suite {before.suite.get('name')}; choose another --output_dir")
+    for job in jobs:
+        record = read_record(results, job.name)
+        if record.state == "finished" and record.arguments != job.arguments:
+            raise InputError(
+                f"{job.folder(results)} was made with other settings ({_changed(record.arguments, job.arguments)}); "
+                "move it away, or choose another --output_dir"
+            )
+
+
+def _changed(old: Sequence[str], new: Sequence[str]) -> str:
+    """Find the first place where two command lines differ."""
+    for before, now in zip(old, new, strict=False):
+        if before != now:
+            return f"{before} instead of {now}"
+    return f"{len(old)} words instead of {len(new)}"
+
+
+def _write_suite(results: Path, suite: Suite, jobs: Sequence[Job]) -> None:
+    """Describe the results: the suite, and every job ever asked for in this folder."""
+    known = [entry.job for entry in read_results(results).entries] if (results / SUITE_FILE).is_file() else []
+    merged = {job.name: job for job in (*known, *jobs)}
+    order = {name: place for place, name in enumerate(names_of(plan(suite)))}
+    together = sorted(merged.values(), key=lambda job: order.get(job.name, len(order)))
+    content = {
+        "name": suite.name,
+        "says": suite.says,
+        "settings": json.loads(json.dumps(asdict(suite))),
+        "versions": versions(),
+        "jobs": [job.to_json() for job in together],
+    }
+    write_json(results / SUITE_FILE, content)
+
+
+def _work(jobs: Sequence[Job], results: Path, launcher: Launcher, *, retry: bool) -> None:
+    """Run what is to be run, as many at a time as allowed, until nothing is left that can be."""
+    state = {job.name: _state_now(job, results, retry=retry) for job in jobs}
+    waiting = [job for job in jobs if state[job.name] == "waiting"]
+    active: list[Handle] = []
+    for job in jobs:
+        handle = launcher.adopt(job, read_record(results, job.name)) if state[job.name] == "waiting" else None
+        if handle is not None:
+            active.append(handle)
+            waiting.remove(job)
+    skipped = sum(found == "finished" for found in state.values())
+    print(f"{len(jobs)} jobs, {skipped} of them finished before; results in {results}", flush=True)
+    with tqdm(total=len(jobs) - skipped, unit="job", desc="suite", dynamic_ncols=True, smoothing=0) as bar:
+        bar.update(sum(found == "failed" for found in state.values()))
+        while waiting or active:
+            for job in [job for job in waiting if any(state.get(name) in ("failed", "blocked") for name in job.needs)]:
+                waiting.remove(job)
+                state[job.name] = "blocked"
+                write_record(results, job.name, replace(read_record(results, job.name), state="blocked"))
+                bar.update()
+            while len(active) < launcher.parallel:
+                ready = next((job for job in waiting if _ready(job, state)), None)
+                if ready is None:
+                    break
+                waiting.remove(ready)
+                active.append(launcher.start(ready))
+            bar.set_postfix_str(", ".join(handle.job.name for handle in active[:3]))
+            time.sleep(_POLL)
+            for handle in [handle for handle in active if handle.ended(results)]:
+                active.remove(handle)
+                launcher.release(handle)
+                state[handle.job.name] = _outcome(handle, results)
+                if state[handle.job.name] == "failed":
+                    tqdm.write(f"failed: {handle.job.name}: {read_record(results, handle.job.name).error}")
+                bar.update()
+    launcher.close()
+
+
+def _ready(job: Job, state: Mapping[str, str]) -> bool:
+    # A need that was not asked for in this call has been looked up as everything else: plan() brings it along.
+    return all(state[name] == "finished" for name in job.needs)
+
+
+def _state_now(job: Job, results: Path, *, retry: bool) -> str:
+    record = read_record(results, job.name)
+    if record.state == "finished" and job.complete(results):
+        return "finished"
+    return "failed" if record.state == "failed" and not retry else "waiting"
+
+
+def _outcome(handle: Handle, results: Path) -> str:
+    """Read how a job ended; a worker that was killed could not say it."""
+    record = read_record(results, handle.job.name)
+    if record.state in ("finished", "failed"):
+        return record.state
+    why = ""
+    if handle.submitted is not None:
+        problem = handle.submitted.exception()
+        why = f" ({str(problem).strip().splitlines()[-1]})" if problem is not None and str(problem).strip() else ""
+    error = f"its process ended without a word: killed, perhaps for want of memory or time{why}"
+    write_record(results, handle.job.name, replace(record, state="failed", arguments=handle.job.arguments, error=error))
+    return "failed"
+
+
+def _close(results: Path, jobs: Sequence[Job]) -> int:
+    """Say how it went; returns how many jobs have no results."""
+    asked = set(names_of(jobs))
+    entries = [entry for entry in read_results(results).entries if entry.job.name in asked]
+    broken = [entry for entry in entries if entry.broken]
+    seconds = sum(entry.record.seconds for entry in entries)
+    print(f"\n{len(entries) - len(broken)} of {len(entries)} jobs finished, {_duration(seconds)} of work in all")
+    for entry in broken:
+        print(f"  {describe_problem(entry, results)}")
+    if broken:
+        print(f"Their output is in {results / JOBS_FOLDER}; --retry runs those that failed again")
+    print(
+        f"Next: python -m analysis.tables {results}; python -m figures {results}; python -m analysis.report {results}"
+    )
+    return len(broken)
+
+
+def _show_plan(suite: Suite, jobs: Sequence[Job], results: Path, parallel: int, *, retry: bool) -> None:
+    """List the jobs, and how long they may take."""
+    seconds = _estimates(suite, jobs, results)
+    rows = []
+    for job in jobs:
+        state = _state_now(job, results, retry=retry)
+        rows.append({"job": job.name, "state": state, "estimate": seconds[job.name]})
+        print(f"{job.name:60} {state:9} {_duration(seconds[job.name]):>9}  {' '.join(job.given(results))}")
+    table = pd.DataFrame(rows)
+    table["kind"] = [job.kind for job in jobs]
+    left = table[table["state"] == "waiting"]
+    print(f"\nSuite {suite.name}: {suite.says}")
+    for kind, group in left.groupby("kind", sort=False):
+        print(f"  {len(group):4} × {kind} ({KINDS[str(kind)].says}): about {_duration(group['estimate'].sum())}")
+    total = left["estimate"].sum()
+    print(
+        f"{len(left)} of {len(jobs)} jobs to run: about {_duration(total)} of work, "
+        f"{_duration(total / parallel)} with {parallel} at a time"
+    )
+    print(f"The estimate is for {suite.machine}, from operations counted, and from finished jobs of the same kind.")
+
+
+def _estimates(suite: Suite, jobs: Sequence[Job], results: Path) -> dict[str, float]:
+    """Seconds of each job: from those of its kind, data set and method that have finished, else from its operations."""
+    done: dict[tuple[str, str, str], list[float]] = {}
+    for job in plan(suite):
+        record = read_record(results, job.name)
+        if record.state == "finished":
+            done.setdefault((job.kind, job.dataset, job.method), []).append(record.seconds)
+    start = 8.0  # seconds to import everything and read model and data
+    found = {}
+    for job in jobs:
+        seen = done.get((job.kind, job.dataset, job.method))
+        found[job.name] = sum(seen) / len(seen) if seen else start + job.flops / suite.flops_per_second
+    return found
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; exit status 1 where a job has no results, 2 for bad input."""
+    broken = 0
+
+    def command() -> None:
+        nonlocal broken
+        description = "Run the paper's experiments, or go on with them: a suite of runs, each in a folder of its own."
+        broken = run(parse_options(SuiteOptions, description, arguments, "python -m analysis.run"))
+
+    return run_command(command) or int(broken > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
