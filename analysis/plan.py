@@ -32,7 +32,7 @@ def plan(
         seeds: Which seeds; none named takes all of the suite's.
 
     Returns:
-        The jobs, cheap kinds first within what they need.
+        The jobs, seed by seed, so that an unfinished suite has something of everything.
 
     Raises:
         InputError: The suite has no such data set, method or seed, or no job is left.
@@ -57,7 +57,7 @@ def plan(
         "embedding_sampling",
         "lora_scaling",
     )
-    return sorted(jobs, key=lambda job: (order.index(job.kind), numbers.index(job.seed)))
+    return sorted(jobs, key=lambda job: (numbers.index(job.seed), order.index(job.kind)))
 
 
 def _chosen(flag: str, given: Sequence, known: Iterable) -> list:
