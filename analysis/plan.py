@@ -82,7 +82,7 @@ def _of_dataset(suite: Suite, dataset: str, methods: Sequence[str], seeds: Seque
         place = list(suite.seeds).index(seed)
         for method in methods:
             run = _finetune(suite, dataset, use, method, seed)
-            jobs += [run, _calibration(dataset, method, seed, run)]
+            jobs += [run, _calibration(suite, dataset, method, seed, run)]
             if method in _STARTS and place < suite.kernel_seeds:
                 jobs.append(_kernel(suite, dataset, use, method, seed))
             if method in _STARTS and place == 0:
@@ -141,9 +141,10 @@ def _probe(suite: Suite, dataset: str, use: DataSettings, seed: int) -> Job:
     return Job("probe", dataset, "lp", seed, tuple(words), flops=_training_flops(suite, use, use.rows, 0))
 
 
-def _calibration(dataset: str, method: str, seed: int, run: Job) -> Job:
-    words = (f"{RESULTS_WORD}/{run.name}", "--seed", str(seed))
-    return Job("calibration", dataset, method, seed, words, needs=(run.name,))
+def _calibration(suite: Suite, dataset: str, method: str, seed: int, run: Job) -> Job:
+    words = [f"{RESULTS_WORD}/{run.name}", "--seed", str(seed)]
+    words += [] if suite.resamples == 1000 else ["--resamples", str(suite.resamples)]
+    return Job("calibration", dataset, method, seed, tuple(words), needs=(run.name,))
 
 
 def _features(dataset: str, method: str, seed: int, run: Job) -> Job:

@@ -25,7 +25,7 @@ from ntk_lpft.command import parse_options, run_command, write_json
 from ntk_lpft.errors import InputError
 from ntk_lpft.tasks import load_task
 
-_POLL = 0.5  # seconds
+_POLL = 1.0  # seconds
 
 
 def _option(default: Any, text: str) -> Any:
@@ -180,7 +180,8 @@ def _work(jobs: Sequence[Job], results: Path, launcher: Launcher, *, retry: bool
                     break
                 waiting.remove(ready)
                 active.append(launcher.start(ready))
-            bar.set_postfix_str(", ".join(handle.job.name for handle in active[:3]))
+            bar.set_postfix_str(", ".join(handle.job.name for handle in active[:3]), refresh=False)
+            bar.refresh()
             time.sleep(_POLL)
             for handle in [handle for handle in active if handle.ended(results)]:
                 active.remove(handle)

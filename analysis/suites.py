@@ -57,7 +57,8 @@ class Suite:
         head_scales: Factors on the head.
         probe_iterations: Of the linear probe whose path is drawn.
         probe_size: Rows of each split that are measured while training.
-        experiments: Whether the two side experiments are run (sampled word embeddings, F of LoRA).
+        resamples: Bootstrap resamples of calibration errors.
+        experiments: Which of the two side experiments are run: sampled word embeddings, F of LoRA.
         experiment_rows: Training rows of the two.
         parameters: Of the model's body without word embeddings, for the estimate.
         flops_per_second: Of the machine the estimate is for.
@@ -75,6 +76,7 @@ class Suite:
     head_scales: Sequence[float] = HEAD_SCALES
     probe_iterations: int = 1000
     probe_size: int = 100
+    resamples: int = 1000
     experiments: Sequence[str] = field(default=("embedding_sampling", "lora_scaling"))
     experiment_rows: tuple[int, int] = (64, 16)
     parameters: float = 85e6
@@ -100,7 +102,8 @@ SUITES: Mapping[str, Suite] = {
             kernel_seeds=2,
             head_scales=(0.1, 1.0, 10.0),
             probe_iterations=100,
-            probe_size=24,
+            probe_size=16,
+            resamples=100,
             experiment_rows=(12, 8),
             parameters=3.5e6,
             flops_per_second=2e10,
@@ -112,7 +115,7 @@ SUITES: Mapping[str, Suite] = {
             model="minilm",
             datasets={
                 "cb": DataSettings(
-                    epochs=5, kernel_rows=(64, 56), scale_rows=(64, 56), scale_epochs=2, scale_seeds=1,
+                    epochs=3, kernel_rows=(64, 56), scale_rows=(64, 56), scale_epochs=2, scale_seeds=1,
                     tokens=85, sizes=(225, 81),
                 ),
                 "amazon-snippets": DataSettings(
