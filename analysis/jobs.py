@@ -169,7 +169,7 @@ def write_record(results: Path, name: str, record: Record) -> None:
     write_json(path, asdict(record))
 
 
-def last_lines(path: Path, count: int = 3, most: int = 4000) -> str:
+def last_lines(path: Path, count: int = 1, most: int = 4000) -> str:
     """Return the last lines that a command wrote, without the steps of progress bars."""
     if not path.is_file():
         return ""

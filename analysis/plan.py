@@ -99,7 +99,8 @@ def _of_dataset(suite: Suite, dataset: str, methods: Sequence[str], seeds: Seque
 
 
 def _common(suite: Suite, dataset: str, seed: int) -> list[str]:
-    return ["--model", suite.model, "--dataset", dataset, "--seed", str(seed)]
+    words = ["--model", suite.model, "--dataset", dataset, "--seed", str(seed)]
+    return words if suite.max_length is None else [*words, "--max_length", str(suite.max_length)]
 
 
 def _rows(rows: tuple[int, int] | None) -> list[str]:

@@ -57,6 +57,7 @@ class Suite:
         head_scales: Factors on the head.
         probe_iterations: Of the linear probe whose path is drawn.
         probe_size: Rows of each split that are measured while training.
+        max_length: Longest row in tokens; None takes the commands' default, which is the paper's.
         resamples: Bootstrap resamples of calibration errors.
         experiments: Which of the two side experiments are run: sampled word embeddings, F of LoRA.
         experiment_rows: Training rows of the two.
@@ -76,6 +77,7 @@ class Suite:
     head_scales: Sequence[float] = HEAD_SCALES
     probe_iterations: int = 1000
     probe_size: int = 100
+    max_length: int | None = None
     resamples: int = 1000
     experiments: Sequence[str] = field(default=("embedding_sampling", "lora_scaling"))
     experiment_rows: tuple[int, int] = (64, 16)
@@ -119,7 +121,7 @@ SUITES: Mapping[str, Suite] = {
                     tokens=85, sizes=(225, 81),
                 ),
                 "amazon-snippets": DataSettings(
-                    rows=(400, 200), epochs=3, kernel_rows=(80, 80), scale_rows=(128, 64), scale_epochs=2,
+                    rows=(240, 120), epochs=2, kernel_rows=(64, 64), scale_rows=(128, 64), scale_epochs=2,
                     scale_seeds=2, learning_rates=CB_RATES, tokens=24, sizes=(1957, 20000),
                 ),
             },
