@@ -7,20 +7,32 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= -c constraints.txt
 WORKERS ?= auto
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench figures clean
 
 $(VENV)/.base: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable .
 	touch $@
 
+$(VENV)/.analysis: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[analysis]'
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[test,lint,tokenizers]'
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[test,lint,tokenizers,analysis]'
 	touch $@
 
 demo: $(VENV)/.base
 	$(BIN)/python -m ntk_lpft.bundled
 	$(BIN)/python -m ntk_lpft.compute --output-dir runs/demo --overwrite
+
+# Every table and figure of the paper, in small: two-layer model, few rows; minutes.
+figures: $(VENV)/.analysis
+	$(BIN)/python -m ntk_lpft.bundled
+	$(BIN)/python -m analysis.run --suite smoke
+	$(BIN)/python -m analysis.tables runs/smoke
+	$(BIN)/python -m figures runs/smoke
+	$(BIN)/python -m analysis.report runs/smoke
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS)
