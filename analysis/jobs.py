@@ -42,10 +42,12 @@ KINDS: Mapping[str, Kind] = {
     "head_scale": Kind("ntk_lpft.finetune", "head_scale.csv", "resume", "fine-tuning from heads of many norms"),
     "kernel": Kind("ntk_lpft.compute", "summary.json", "again", "P and F where fine-tuning starts"),
     "calibration": Kind("ntk_lpft.calibrate", "calibration.csv", "overwrite", "temperature scaling of a run"),
-    "features": Kind("analysis.experiments.features", "features.safetensors", "overwrite", "features before and after a run"),
+    "features": Kind("analysis.experiments.features", "features.safetensors", "overwrite",
+                     "features before and after a run"),
     "embedding_sampling": Kind("analysis.experiments.embedding_sampling", "summary.json", "overwrite",
                                "a sampled word-embedding block against the exact one"),
-    "lora_scaling": Kind("analysis.experiments.lora_scaling", "summary.json", "overwrite", "F of LoRA against that of FT"),
+    "lora_scaling": Kind("analysis.experiments.lora_scaling", "summary.json", "overwrite",
+                         "F of LoRA against that of FT"),
 }  # fmt: skip
 
 

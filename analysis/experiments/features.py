@@ -1,6 +1,7 @@
 """Features of a fine-tuned classifier and of the pretrained one on the same samples, with the rows of their heads.
 
-``python -m analysis.experiments.features --run RUN --split test --output-dir FOLDER`` writes what the paper's figures 5 and 6 draw.
+``python -m analysis.experiments.features --run RUN --split test --output-dir FOLDER`` writes what the paper's figures
+5 and 6 draw.
 """
 
 from __future__ import annotations

@@ -114,8 +114,9 @@ def test_a_killed_suite_goes_on_to_the_same_end(place: Path, tmp_path: Path) -> 
         "sys.exit(run(tiny_suite(Path(sys.argv[1]), datasets=data), *sys.argv[2:]))"
     )
     first = tmp_path / "killed"
-    driver = subprocess.Popen([sys.executable, "-c", script, place, *words, first], env=dict(os.environ) | {"PYTHONPATH": paths}, cwd=ROOT,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    environment = dict(os.environ) | {"PYTHONPATH": paths}
+    command = [sys.executable, "-c", script, place, *words, first]
+    driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = job.folder(first) / "checkpoints"
     limit = time.monotonic() + 120
     while not any(checkpoints.glob("checkpoint-*")) and time.monotonic() < limit:
