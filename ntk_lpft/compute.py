@@ -303,7 +303,9 @@ def compute(options: ComputeOptions) -> Path:
         kernel_classifier=options.kernel_classifier,
         max_iter=options.max_iter,
     )
-    report.write(folder, results, parts, torch.tensor(data.train.labels), data.task.label_names)
+    head = model.get_parameter(f"{parts['train'].metadata['head']}.weight")
+    labels = torch.tensor(data.train.labels)
+    report.write(folder, results, parts, labels, data.task.label_names, head_norm=float(head.detach().double().norm()))
     checkpoint.unlink(missing_ok=True)
     report.show(folder, results, parts)
     return folder

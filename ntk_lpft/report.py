@@ -140,6 +140,7 @@ def write(
     parts: Mapping[str, NTKDecomposition],
     labels: Int[Tensor, " n"],
     label_names: Sequence[str],
+    head_norm: float,
 ) -> None:
     """Write tables, summary and pictures into a folder."""
     train = parts["train"]
@@ -154,6 +155,7 @@ def write(
             "divided_by": train.divisor,
             "samples": {"train": train.row_logits.shape[0], "eval": parts["eval"].row_logits.shape[0]},
             "num_labels": train.num_labels,
+            "head_norm": head_norm,
             "accuracy": "pair accuracies are per (sample, class), as published; their base rate is (C - 1) / C",
             "kernel": train.metadata,
         },

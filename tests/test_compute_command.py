@@ -91,6 +91,13 @@ def test_files_and_table(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert summary["kernel"]["self_check"]["parameters"] > 0
 
 
+def test_the_summary_states_the_norm_of_the_head(place: Path, run: Run) -> None:
+    weight = safetensors.torch.load_file(place / "bert" / "model.safetensors")["classifier.weight"]
+    folder = run("--head", "native", "--head-init", "keep", "--head-scale", "3")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["head_norm"] == pytest.approx(3 * float(weight.square().sum().sqrt()), rel=1e-6)
+
+
 def test_statistics_are_those_of_the_stored_kernel(run: Run) -> None:
     folder = run()
     table = pd.read_csv(folder / "statistics.csv").set_index("kernel")
