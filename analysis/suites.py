@@ -122,11 +122,11 @@ SUITES: Mapping[str, Suite] = {
                 ),
                 "amazon-snippets": DataSettings(
                     rows=(240, 120), epochs=2, kernel_rows=(64, 64), scale_rows=(128, 64), scale_epochs=2,
-                    scale_seeds=2, learning_rates=CB_RATES, tokens=24, sizes=(1957, 20000),
+                    scale_seeds=1, learning_rates=CB_RATES, tokens=24, sizes=(1957, 20000),
                 ),
             },
             seeds=SEEDS[:3],
-            kernel_seeds=3,
+            kernel_seeds=2,
             probe_iterations=1000,
             probe_size=20,
             parameters=10.7e6,
