@@ -1,0 +1,112 @@
+"""The paper's claims, tested on a results folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.claims import CLAIMS, Verdict, check
+from analysis.results import Results
+from analysis.tables import evidence
+from analysis.tables.cells import NOTHING, write_number
+from analysis.tables.collect import Problems, how_to_run
+from analysis.tables.setting import describe_setting
+from analysis.tables.table import Table
+from ntk_lpft.errors import InputError
+
+NAME = "claims"
+TITLE = "The paper's claims, tested on these results"
+SAYS = (
+    "A claim is tested on each seed by itself; runs that are compared share their seed. It holds where it is true of "
+    "every seed, is mixed where it is true of some, and does not hold where it is true of none. Values are means over "
+    "seeds, of ratios geometric ones, from three seeds on with Student's 95 % interval. A verdict whose interval "
+    "crosses the threshold says so; one from fewer seeds tells little. Seeds that share an LP head are not independent."
+)
+_COLUMNS = ("claim", "data set", "measured", "value", "seeds", "verdict")
+
+
+def make_claims(results: Results) -> Table:
+    """Test every claim on every data set.
+
+    Args:
+        results: The results.
+
+    Returns:
+        A table of one row for each claim and data set. The columns of its ``frame`` are ``claim``, ``says``,
+        ``dataset``, ``statistic``, ``mean`` (of ratios the geometric mean), ``low``, ``high``, ``minimum``,
+        ``maximum``, ``seeds``, ``asked``, ``true`` (seeds of which the claim is true), ``undecided`` (whether
+        the interval crosses the threshold), ``verdict`` and ``reason``.
+
+    Raises:
+        InputError: None of the jobs that claims are tested on has results.
+    """
+    problems = Problems()
+    found = evidence.gather(results, problems)
+    if not any(seeds for each in found for seeds in each.facts.values()):
+        raise InputError(f"no claim can be tested: no job has results; {how_to_run(results, 'table1 …')} makes some")
+    verdicts = [check(claim, each) for claim in CLAIMS for each in found]
+    datasets = [each.dataset for each in found]
+    return Table(
+        NAME,
+        TITLE,
+        _tidy(verdicts),
+        _lay_out(verdicts),
+        2,
+        f"{describe_setting(results, evidence.KINDS, datasets)} {SAYS}",
+        problems.lines(),
+    )
+
+
+def _tidy(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    lines = []
+    for found in verdicts:
+        values = list(found.values.values())
+        low, high = found.interval
+        lines.append(
+            {
+                "claim": found.claim.name,
+                "says": found.claim.says,
+                "dataset": found.dataset,
+                "statistic": found.claim.statistic,
+                "mean": found.estimate,
+                "low": low,
+                "high": high,
+                "minimum": min(values, default=math.nan),
+                "maximum": max(values, default=math.nan),
+                "seeds": len(values),
+                "asked": len(found.asked),
+                "true": sum(found.holds.values()),
+                "undecided": found.undecided,
+                "verdict": found.verdict,
+                "reason": found.reason,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _lay_out(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    rows = [
+        (
+            found.claim.says,
+            found.dataset,
+            found.claim.statistic,
+            _value(found),
+            f"{len(found.values)}" if len(found.values) == len(found.asked) else
+            f"{len(found.values)} of {len(found.asked)}",
+            found.verdict + (f": {found.remark}" if found.remark else ""),
+        )
+        for found in verdicts
+    ]  # fmt: skip
+    layout = pd.DataFrame(rows, dtype=object)
+    layout.columns = pd.MultiIndex.from_tuples([(name, "") for name in _COLUMNS])
+    return layout
+
+
+def _value(found: Verdict) -> str:
+    if not found.values:
+        return NOTHING
+    low, high = found.interval
+    text = write_number(found.estimate, "number")
+    return text if math.isnan(low) else f"{text} [{write_number(low, 'number')}, {write_number(high, 'number')}]"
