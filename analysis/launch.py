@@ -93,7 +93,7 @@ class Launcher:
         if record.launcher == "slurm" and self.kind == "slurm" and record.job_id:
             import submitit  # an extra
 
-            found = submitit.SlurmJob(folder=self.folder / "%j", job_id=record.job_id)
+            found: Any = submitit.SlurmJob(folder=self.folder / "%j", job_id=record.job_id)
             return None if found.done(force_check=True) else Handle(job, None, found)
         return Handle(job, None, None) if alive(record) else None
 

@@ -164,7 +164,7 @@ def adaptive_error(predictions: Predictions, bins: int) -> Statistic:
         # Rows shifted apart make one sorted list, in which every row's ranks are found at once.
         counted = np.cumsum(drawn, axis=1) + rows * (n + 1)
         found = np.searchsorted(counted.ravel(), (ranks + rows * (n + 1)).ravel(), side="right")
-        edges = last_tied[found.reshape(-1, bins - 1) - rows * n]
+        edges = last_tied[found.reshape(len(drawn), bins - 1) - rows * n]
         sums = np.cumsum(drawn * gap, axis=1)
         at_edges = np.take_along_axis(sums, edges, axis=1)
         whole = np.hstack([np.zeros((len(drawn), 1)), at_edges, sums[:, -1:]])

@@ -62,7 +62,6 @@ class TemperatureScaledClassifier(nn.Module):
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
-    @torch.no_grad()
     def into_head(self, tensors: Mapping[str, Tensor]) -> Head:
         """Multiply V and b of the wrapped classifier by 1/T, in place, and go on with T = 1.
 
@@ -80,7 +79,8 @@ class TemperatureScaledClassifier(nn.Module):
         training = self.classifier.training
         self.classifier.eval()
         try:
-            head = find_head(self.classifier, tensors)
+            with torch.enable_grad():  # the heads of decoders are found by a gradient
+                head = find_head(self.classifier, tensors)
         finally:
             self.classifier.train(training)
         scale_head(head, 1 / self.temperature, bias=True)

@@ -12,7 +12,7 @@ from ntk_lpft.calibration.predictions import Predictions
 _CELLS = 2048
 # The smoothed residual is summed over cells this many times narrower than the kernel, or the finest.
 _CELLS_IN_WIDTH = 16
-_FEWEST_CELLS = 256
+_COARSER_CELLS = (256, 512, 1024)
 _STEPS = 60
 _TOLERANCE = 1e-7
 
@@ -31,24 +31,28 @@ def smooth_error(predictions: Predictions) -> Statistic:
 def _fixed_width(modes: Float64[np.ndarray, "r g"], unsmoothed: Float64[np.ndarray, " r"]) -> Float64[np.ndarray, " r"]:
     """Find the width σ that equals the error at width σ, for each resample.
 
-    The error falls as the width grows, so that there is one; by regula falsi in its Illinois form.
+    The error falls as the width grows, so that there is one; by regula falsi in its Illinois form. No row's result
+    depends on the others.
     """
     low, high = np.zeros_like(unsmoothed), unsmoothed.copy()
     above, below = unsmoothed.copy(), _smoothed(modes, high) - high  # error less width, at low and at high
-    width, previous = high, None
-    side = np.zeros(len(width))
+    width, side = high.copy(), np.zeros_like(high)
+    active = np.flatnonzero(unsmoothed > 0)
     for _ in range(_STEPS):
-        span = above - below
-        width = np.where(span > 0, low + (high - low) * above / np.where(span > 0, span, 1), high)
-        if previous is not None and np.abs(width - previous).max() <= _TOLERANCE:
+        a, b = above[active], below[active]
+        moved = low[active] + (high[active] - low[active]) * a / (a - b)
+        change = np.abs(moved - width[active])
+        width[active] = moved
+        active = active[change > _TOLERANCE]
+        if not len(active):
             break
-        excess = _smoothed(modes, width) - width
-        wider = excess > 0
+        excess = _smoothed(modes[active], width[active]) - width[active]
+        up, down = active[excess > 0], active[excess <= 0]
+        low[up], above[up], high[down], below[down] = width[up], excess[excess > 0], width[down], excess[excess <= 0]
         # The end that stays twice in a row counts half, lest the other alone creep towards the root.
-        below = np.where(wider & (side > 0), below / 2, np.where(wider, below, excess))
-        above = np.where(~wider & (side < 0), above / 2, np.where(wider, excess, above))
-        low, high = np.where(wider, width, low), np.where(wider, high, width)
-        side, previous = np.where(wider, 1, -1), width
+        below[up[side[up] > 0]] /= 2
+        above[down[side[down] < 0]] /= 2
+        side[up], side[down] = 1, -1
     return width
 
 
@@ -69,7 +73,12 @@ def _smoothed(modes: Float64[np.ndarray, "r g"], width: Float64[np.ndarray, " r"
     Reflection makes cosines the kernel's eigenfunctions: mode k shrinks by exp(−(πkσ)²/2). High modes that nothing is
     left of are not needed, and without them coarser cells will do.
     """
-    needed = _CELLS_IN_WIDTH / max(float(width.min()), 1e-9)
-    cells = next((c for c in (_FEWEST_CELLS, 512, 1024) if c >= needed), modes.shape[1])
-    decay = np.exp(-0.5 * (np.pi * np.arange(cells) * width[:, None]) ** 2)
-    return np.abs(idct(modes[:, :cells] * decay, axis=1)).sum(axis=1)
+    needed = _CELLS_IN_WIDTH / np.maximum(width, 1e-9)
+    choices = np.array([*_COARSER_CELLS, modes.shape[1]])
+    chosen = choices[np.minimum(np.searchsorted(choices, needed), len(choices) - 1)]
+    error = np.empty_like(width)
+    for cells in np.unique(chosen):
+        rows = np.flatnonzero(chosen == cells)
+        decay = np.exp(-0.5 * (np.pi * np.arange(cells) * width[rows, None]) ** 2)
+        error[rows] = np.abs(idct(modes[rows, :cells] * decay, axis=1)).sum(axis=1)
+    return error

@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from scipy.optimize import brentq
 from scipy.special import softmax
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from ntk_lpft.calibration.predictions import Labels, Scores, check_labels, check_scores
 from ntk_lpft.errors import InputError
@@ -20,7 +17,8 @@ from ntk_lpft.errors import InputError
 BOUNDS = (1e-2, 1e2)
 # Rounding leaves a slope of this size, in units of the largest scaled logit, at the root.
 _ZERO_SLOPE = 1e-10
-_CHUNK = 1 << 19  # numbers: small enough for caches, large enough that threads seldom wait for each other
+_STRIDE = np.log(8)
+_CHUNK = 1 << 16  # numbers that stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -98,24 +96,23 @@ def fit_temperature(logits: Scores, labels: Labels, *, bounds: tuple[float, floa
         raise InputError(f"bounds {bounds} of the temperature are not two positive numbers in order")
     scores = check_scores(logits, "logits")
     checked = check_labels(labels, *scores.shape)
-    raw = torch.from_numpy(scores)
-    centred = raw - raw.mean(dim=1, keepdim=True)
-    sizes = centred.square().mean(dim=1).sqrt()
-    size = float(sizes.median()) or float(sizes.max())
+    below_top = scores - scores.max(axis=1, keepdims=True)
+    sizes = below_top.std(axis=1)
+    size = float(np.median(sizes)) or float(sizes.max())
     if size == 0:
         warnings.warn("no sample's logits differ between classes, so that a temperature changes nothing", stacklevel=2)
         nll = float(np.log(scores.shape[1]))
         return TemperatureFit(1.0, nll, nll, 0.0, None, *scores.shape)
-    centred /= size
-    targets = torch.from_numpy(checked)
-    sharpness, at_bound = _best_sharpness(centred, targets, 1 / bounds[1], 1 / bounds[0])
-    slope = _slope(np.log(sharpness), centred, targets)
-    if at_bound is None and abs(slope) > _ZERO_SLOPE * (1 + sharpness * float(centred.abs().max())):
+    below_top /= size
+    of_label = np.take_along_axis(below_top, checked[:, None], axis=1)[:, 0]
+    sharpness, at_bound = _best_sharpness(below_top, of_label, 1 / bounds[1], 1 / bounds[0])
+    slope = _slope(np.log(sharpness), below_top, of_label)
+    if at_bound is None and abs(slope) > _ZERO_SLOPE * (1 - sharpness * float(below_top.min())):
         raise ArithmeticError(f"the NLL still has the slope {slope:.1e} at T = {size / sharpness}")
     temperature = size / sharpness
     if at_bound is not None:
         warnings.warn(_REASONS[at_bound].format(temperature), stacklevel=2)
-    before, after = (_nll(beta, centred, targets) for beta in (size, sharpness))
+    before, after = (_nll(beta, below_top, of_label) for beta in (size, sharpness))
     return TemperatureFit(temperature, before, after, slope, at_bound, *scores.shape)
 
 
@@ -138,33 +135,54 @@ def check_classes(scores: Float64[np.ndarray, "n c"], num_classes: int) -> None:
 
 
 def _best_sharpness(
-    logits: Float64[Tensor, "n c"], labels: Int64[Tensor, " n"], low: float, high: float
+    below_top: Float64[np.ndarray, "n c"], of_label: Float64[np.ndarray, " n"], low: float, high: float
 ) -> tuple[float, str | None]:
-    """Find the β = 1/T at which the NLL is smallest, and which bound of T it stands at, if any."""
-    if _slope(np.log(low), logits, labels) >= 0:
-        return low, "upper"
-    if _slope(np.log(high), logits, labels) <= 0:
-        return high, "lower"
-    root = brentq(_slope, np.log(low), np.log(high), args=(logits, labels), xtol=1e-15, rtol=4 * np.finfo(float).eps)
-    return float(np.exp(root)), None
+    """Find the β = 1/T at which the NLL is smallest, and which bound of T it stands at, if any.
+
+    Args:
+        below_top: Logits of unit size, less the largest of each sample.
+        of_label: Those of the samples' classes.
+        low: Smallest β.
+        high: Largest β.
+
+    Returns:
+        β, and ``upper``, ``lower`` or None.
+    """
+
+    def slope(log_beta: float) -> float:
+        return _slope(log_beta, below_top, of_label)
+
+    ends = np.log(low), np.log(high)
+    near = float(np.clip(0.0, *ends))  # logits of unit size are about as sharp as they should be
+    rising = slope(near) > 0
+    # The slope rises with β: go down from a positive one, up from a negative one, until it changes its sign.
+    while near != ends[0 if rising else 1]:
+        far = float(np.clip(near + (-_STRIDE if rising else _STRIDE), *ends))
+        if (slope(far) > 0) != rising:
+            root = brentq(slope, min(near, far), max(near, far), xtol=1e-15, rtol=4 * np.finfo(float).eps)
+            return float(np.exp(root)), None
+        near = far
+    return (low, "upper") if rising else (high, "lower")
 
 
-def _slope(log_beta: float, logits: Float64[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> float:
+def _slope(log_beta: float, below_top: Float64[np.ndarray, "n c"], of_label: Float64[np.ndarray, " n"]) -> float:
     """Return dNLL / d ln β of softmax(βu): β times the mean of E_p[u] − u_y."""
     beta, total = float(np.exp(log_beta)), 0.0
-    for u, y in _chunks(logits, labels):
-        expected = torch.linalg.vecdot(torch.softmax(beta * u, dim=1), u)
-        total += float((expected - u.gather(1, y[:, None])[:, 0]).sum())
-    return beta * total / len(logits)
+    for u, u_y in _chunks(below_top, of_label):
+        p = np.exp(beta * u)
+        total += float((np.einsum("nc,nc->n", p, u) / p.sum(axis=1) - u_y).sum())
+    return beta * total / len(below_top)
 
 
-def _nll(beta: float, logits: Float64[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> float:
-    chunks = _chunks(logits, labels)
-    return sum(float(cross_entropy(beta * u, y, reduction="sum")) for u, y in chunks) / len(logits)
+def _nll(beta: float, below_top: Float64[np.ndarray, "n c"], of_label: Float64[np.ndarray, " n"]) -> float:
+    """Return the NLL of softmax(βu)."""
+    chunks = _chunks(below_top, of_label)
+    return sum(float((np.log(np.exp(beta * u).sum(axis=1)) - beta * u_y).sum()) for u, u_y in chunks) / len(below_top)
 
 
 def _chunks(
-    logits: Float64[Tensor, "n c"], labels: Int64[Tensor, " n"]
-) -> Iterator[tuple[Float64[Tensor, "m c"], Int64[Tensor, " m"]]]:
+    logits: Float64[np.ndarray, "n c"], of_label: Float64[np.ndarray, " n"]
+) -> Iterator[tuple[Float64[np.ndarray, "m c"], Float64[np.ndarray, " m"]]]:
     rows = max(1, _CHUNK // logits.shape[1])
-    return zip(logits.split(rows), labels.split(rows), strict=True)
+    for begin in range(0, len(logits), rows):
+        yield logits[begin : begin + rows], of_label[begin : begin + rows]
