@@ -23,7 +23,8 @@ MOVING = ("ft", "lora", "lp-ft", "lp-lora")  # LP leaves the features as they ar
 
 _FEATURES = (
     "CS: cosine similarity between the features of different samples; Diff: mean norm of the features' change from the "
-    "pretrained ones; FDR: Fisher's discriminant ratio, whose size depends on the number of samples"
+    "pretrained ones; FDR: Fisher's discriminant ratio, whose size depends on the number of samples (the paper prints "
+    "no formula for CS and FDR, so that their order says more than their values)"
 )
 _PRETRAINED = "CS and FDR of the pretrained features are those of LP, which does not change them"
 _BEFORE = "the pretrained model's ‖V‖ is that of its new, random head"

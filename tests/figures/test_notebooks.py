@@ -42,7 +42,7 @@ def test_it_is_stored_as_source_alone(name: str) -> None:
 def run(name: str, results: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Run a notebook as ``pytest --nbmake`` does, and return what its cells showed."""
     monkeypatch.setenv("NTK_LPFT_RESULTS", str(results))
-    found = NotebookRun(FOLDER / f"{name}.ipynb", default_timeout=300).execute()
+    found = NotebookRun(FOLDER / f"{name}.ipynb", default_timeout=600).execute()
     assert found.error is None, found.error.trace
     return [output for cell in found.nb.cells for output in cell.get("outputs", [])]
 
@@ -76,6 +76,6 @@ def test_the_overview_comes_to_the_paper_s_conclusions(results: Path, monkeypatc
 
 def test_a_notebook_without_results_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NTK_LPFT_RESULTS", str(tmp_path))
-    found = NotebookRun(FOLDER / "figure01.ipynb", default_timeout=300).execute()
+    found = NotebookRun(FOLDER / "figure01.ipynb", default_timeout=600).execute()
     assert found.error is not None
     assert "make them by python -m analysis.run" in found.error.summary
