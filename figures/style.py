@@ -275,6 +275,6 @@ def say_above(figure: Figure, lines: Sequence[str], most: int = 3) -> None:
 def say_inside(axes: Axes, text: str) -> None:
     """Write in a panel why it is empty."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=SMALL, color=GREY)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    # Ticks themselves may be shared with other panels.
+    axes.tick_params(which="both", left=False, bottom=False, labelleft=False, labelbottom=False)
     axes.spines[:].set_visible(False)

@@ -35,6 +35,8 @@ from ntk_lpft.pictures import empty_figure
 # Training lines are those of the method; those of validation are dotted, so that they differ in print as well.
 _SPLITS = (("train", "-", "training"), ("validation", (0, (1, 1)), "validation"))
 
+_ROUND = (1, 2, 2.5, 5, 10)  # steps between labels
+
 
 @dataclass(frozen=True)
 class _Half:
@@ -119,7 +121,7 @@ def _one(halves: list[_Half], dataset: str) -> Figure:
         grid[1, column].set_xlabel(half.time)
     for row, label in enumerate(("Head norm ‖V‖", "Accuracy")):
         grid[row, 0].set_ylabel(label)
-    _finish(grid.ravel().tolist())
+    _finish(grid[0].tolist(), grid[1].tolist())
     return figure
 
 
@@ -129,23 +131,27 @@ def _all(halves: list[_Half], datasets: list[str]) -> Figure:
     figure = empty_figure(WIDTH, len(datasets) * each + 0.75)
     grid = figure.subplots(len(datasets), 4, squeeze=False, sharex="col")
     for row, dataset in zip(grid, datasets, strict=True):
+        for first in (0, 2):  # before anything is drawn, so that all of both panels fits into the shared range
+            row[first + 1].sharey(row[first])
+            row[first + 1].tick_params(labelleft=False)
         for column, half in enumerate(halves):
             _norm(row[column], half, dataset)
             _accuracy(row[2 + column], half, dataset)
-        for first in (0, 2):
-            row[first + 1].sharey(row[first])
-            row[first + 1].tick_params(labelleft=False)
         row[0].set_ylabel(dataset)
     for column, (what, half) in enumerate([("‖V‖", half) for half in halves] + [("accuracy", half) for half in halves]):
         grid[0, column].set_title(f"{half.look.name}: {what}", fontsize=TEXT)
         grid[-1, column].set_xlabel(half.time)
-    _finish(grid.ravel().tolist())
+    _finish(grid[:, :2].ravel().tolist(), grid[:, 2:].ravel().tolist())
     return figure
 
 
-def _finish(grid: list[Axes]) -> None:
-    for axes in grid:
-        dress(axes)
+def _finish(norms: list[Axes], accuracies: list[Axes]) -> None:
+    # Once all is drawn, as to set a limit ends the search for those that hold all curves of a shared axis.
+    for axes in (*norms, *accuracies):
+        dress(axes, grid=axes.has_data())
+        axes.set_xlim(left=0)
+    for axes in norms:
+        axes.set_ylim(bottom=0)
 
 
 def _norm(axes: Axes, half: _Half, dataset: str) -> None:
@@ -154,8 +160,7 @@ def _norm(axes: Axes, half: _Half, dataset: str) -> None:
         say_inside(axes, f"{half.look.name}: no results")
         return
     draw_mean(axes, *found, half.look, markers=False, line="-")
-    axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=_ROUND))
     _time(axes)
 
 
@@ -170,14 +175,13 @@ def _accuracy(axes: Axes, half: _Half, dataset: str) -> None:
         say_inside(axes, f"{half.look.name}: no results")
         return
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=_ROUND))
     _time(axes)
 
 
 def _time(axes: Axes) -> None:
-    axes.set_xlim(left=0)
     axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=_ROUND, integer=True))
 
 
 def caption(request: Request) -> str:

@@ -30,15 +30,21 @@ def words_in(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_visible() and text.get_text()]
 
 
+def width_of(path: Path) -> int:
+    with Image.open(path) as image:
+        return image.size[0]
+
+
 def test_there_is_one_for_each_figure_of_the_paper() -> None:
     assert list(FIGURES) == [item.name for item in CATALOGUE] == [f"figure{number}" for number in range(1, 12)]
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_cut_off_and_no_setting_changes(results: Results, name: str) -> None:
-    before = dict(matplotlib.rcParams)
-    figure = draw(results, name)
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"font.size": 17.0, "axes.spines.top": True, "axes.linewidth": 3.0}):
+        before = dict(matplotlib.rcParams)
+        figure = draw(results, name)
+        assert dict(matplotlib.rcParams) == before
     figure.draw_without_rendering()
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert min(box.x0, box.y0) > -0.02
@@ -67,7 +73,7 @@ def test_a_large_picture_stays_small_on_disk(tmp_path: Path) -> None:
     figure.add_subplot().imshow([[(i * j * 7919) % 997 for i in range(300)] for j in range(300)], interpolation="none")
     png, pdf = save(figure, tmp_path, "noise")
     assert png.stat().st_size <= 300_000
-    assert Image.open(png).size[0] >= 5.5 * 150
+    assert width_of(png) >= 5.5 * 150
     assert pdf.read_bytes().startswith(b"%PDF")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["noise.pdf", "noise.png"]
 
@@ -133,7 +139,13 @@ def test_half_a_figure_says_which_half(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "results")
     folder.training("probe", "cb", "lp", 1, {0: 1.0, 1: 2.0})
     folder.add("finetune", "cb", "ft", 1, state="waiting")
-    assert words_in(draw(folder.read(), "figure1")).count("FT: no results") == 2
+    figure = draw(folder.read(), "figure1")
+    assert words_in(figure).count("FT: no results") == 2
+    figure.draw_without_rendering()
+    norm, _, accuracy, _ = figure.axes
+    assert norm.get_ylim()[1] > 2
+    assert [text.get_text() for text in accuracy.get_xticklabels() if text.get_text()][:2] == ["0", "1"]
+    assert "0" in [text.get_text() for text in norm.get_yticklabels()]
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "something else"])
@@ -164,7 +176,7 @@ def test_as_a_user_runs_it(tmp_path: Path) -> None:
     assert "1 figure in" in done.stdout
     out = folder.path / "figures"
     assert sorted(path.name for path in out.iterdir()) == ["figure1.pdf", "figure1.png"]
-    assert Image.open(out / "figure1.png").size[0] == pytest.approx(5.5 * 200, abs=1)
+    assert width_of(out / "figure1.png") == pytest.approx(5.5 * 200, abs=1)
 
 
 def test_nothing_is_written_where_nothing_can_be_drawn(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -72,6 +72,31 @@ def test_training_means_and_bands(folder: Folder) -> None:
     assert "mean over 2 seeds" in caption(folder.read(), "figure1")
 
 
+@pytest.mark.parametrize("name", ["figure1", "figure4"])
+@pytest.mark.parametrize(("after_lp", "after_ft"), [(3.0, 50.0), (50.0, 3.0)])
+def test_a_shared_axis_holds_both_panels(folder: Folder, name: str, after_lp: float, after_ft: float) -> None:
+    folder.training("probe", "cb", "lp", 1, {0: 2.0, 1: after_lp}, accuracy=0.9)
+    folder.training("finetune", "cb", "ft", 1, {0.0: 2.0, 1.0: after_ft}, accuracy=0.4)
+    drawn = [axes for axes in draw(folder.read(), name).axes if axes.lines]
+    assert len(drawn) == 4
+    for axes in drawn:
+        low, high = axes.get_ylim()
+        heights = [y for _, ys in lines(axes) for y in ys]
+        assert low < min(heights)
+        assert high > max(heights)
+    assert sorted(axes.get_ylim()[0] == 0 for axes in drawn) == [False, False, True, True]
+
+
+def test_a_longer_run_below_a_shorter_one_is_whole(folder: Folder) -> None:
+    for dataset, epochs in (("rte", 1.0), ("cb", 7.0)):
+        folder.training("finetune", dataset, "ft", 1, {0.0: 2.0, epochs: 3.0})
+        folder.training("probe", dataset, "lp", 1, {0: 2.0, int(10 * epochs): 3.0})
+    longest = {"LP iteration": 70, "FT epoch": 7}
+    found = [axes.get_xlim()[1] > longest[label] for axes in draw(folder.read(), "figure4").axes
+             if (label := axes.get_xlabel())]  # fmt: skip
+    assert found == [True] * 4
+
+
 def test_every_data_set_has_its_row(folder: Folder) -> None:
     for dataset, norm in (("rte", 5.0), ("cb", 9.0)):
         folder.training("probe", dataset, "lp", 1, {0: 1.0, 1: norm})
