@@ -152,7 +152,7 @@ def calibrate(options: CalibrateOptions) -> Path:
         "versions": {**versions(), "scipy": scipy.__version__, "scikit-learn": sklearn.__version__},
     }
     written = report.write(folder, found, config)
-    report.show(folder, found, written, _settings(options, len(runs)))
+    report.show(folder, found, written, options.bins)
     return folder
 
 
@@ -207,15 +207,6 @@ def _doubts(runs: Sequence[Run]) -> list[str]:
             lines.append(f"{run.name} and {seen[key]} have the same data, model, method and seed")
         seen.setdefault(key, run.name)
     return lines
-
-
-def _settings(options: CalibrateOptions, runs: int) -> str:
-    several = "mean ± standard deviation over runs" if runs > 1 else ""
-    intervals = f"[{100 * options.level:g} % bootstrap intervals]" if options.resamples else ""
-    chance = "by chance: ECE of a calibrated classifier as confident" if options.resamples else ""
-    return "In %, " + "; ".join(
-        part for part in (f"{options.bins} bins", several, intervals if runs == 1 else "", chance) if part
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -32,7 +32,7 @@ MOST_NAMES = len(_STYLES)
 _TEXT = 9  # points
 
 
-def reliability_diagram(before: Bins, after: Bins, titles: tuple[str, str]) -> Figure:
+def reliability_diagram(before: Bins, after: Bins, heading: str, titles: tuple[str, str]) -> Figure:
     """Draw accuracy and gap of each bin above a histogram of confidences, before beside after.
 
     Source: Guo, Pleiss, Sun and Weinberger (2017), "On calibration of modern neural networks", figures 1 and 4.
@@ -40,12 +40,13 @@ def reliability_diagram(before: Bins, after: Bins, titles: tuple[str, str]) -> F
     Args:
         before: Bins of the confidences as they are.
         after: Bins of the calibrated confidences.
+        heading: What stands above the whole.
         titles: What stands above the two sides.
 
     Returns:
         The figure, with four axes.
     """
-    figure = Figure(figsize=(6.4, 4.6), layout=ConstrainedLayoutEngine(wspace=0.06))
+    figure = Figure(figsize=(6.4, 5.0), layout=ConstrainedLayoutEngine(wspace=0.06))
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
     for column, (bins, title) in enumerate(zip((before, after), titles, strict=True)):
@@ -56,20 +57,17 @@ def reliability_diagram(before: Bins, after: Bins, titles: tuple[str, str]) -> F
         grid[1, column].xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     grid[0, 0].set_ylabel("Accuracy", fontsize=_TEXT)
     grid[1, 0].set_ylabel("Share of samples", fontsize=_TEXT)
-    grid[0, 0].legend(
-        handles=[
-            Patch(color=BLUE, label="Accuracy"),
-            Patch(facecolor="none", edgecolor=VERMILLION, hatch="////", label="Gap to confidence"),
-        ],
-        loc="upper left", frameon=False, fontsize=_TEXT - 1,
-    )  # fmt: skip
-    grid[1, 0].legend(
-        handles=[
-            Line2D([], [], color=BLACK, linestyle="-", label="Mean accuracy"),
-            Line2D([], [], color=BLACK, linestyle="--", label="Mean confidence"),
-        ],
-        loc="upper left", frameon=False, fontsize=_TEXT - 1,
-    )  # fmt: skip
+    tallest = max(float((bins.counts / bins.counts.sum()).max()) for bins in (before, after))
+    grid[1, 0].set_ylim(0, min(1.0, 1.15 * tallest))
+    figure.suptitle(heading, fontsize=_TEXT + 1, fontweight="bold")
+    handles = [
+        Patch(color=BLUE, label="Accuracy"),
+        Patch(facecolor=VERMILLION + "22", edgecolor=VERMILLION, hatch="////", label="Gap to confidence"),
+        Line2D([], [], color=BLACK, linestyle="-", label="Mean accuracy"),
+        Line2D([], [], color=BLACK, linestyle="--", label="Mean confidence"),
+    ]
+    # Below the axes: inside them, some bars or lines lie under it for some classifier.
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=_TEXT - 1)
     return figure
 
 
@@ -80,7 +78,7 @@ def _accuracies(axes: Axes, bins: Bins) -> None:
     axes.bar(left, accuracy, width, align="edge", color=BLUE, edgecolor="white", linewidth=0.6)
     axes.bar(left, -gap, width, bottom=accuracy, align="edge", facecolor=VERMILLION + "22", edgecolor=VERMILLION,
              hatch="////", linewidth=0.8)  # fmt: skip
-    axes.plot([0, 1], [0, 1], color="0.35", linestyle=":", linewidth=1.2)
+    axes.plot([0, 1], [0, 1], color="0.35", linestyle=":", linewidth=1.2, clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
@@ -92,7 +90,6 @@ def _histogram(axes: Axes, bins: Bins) -> None:
     axes.bar(bins.edges[:-1], share, np.diff(bins.edges), align="edge", color="0.72", edgecolor="white", linewidth=0.6)
     for values, line in ((bins.accuracy, "-"), (bins.confidence, "--")):
         axes.axvline(float(np.nansum(share * values)), color=BLACK, linestyle=line, linewidth=1.2)
-    axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     _plain(axes)
 
@@ -163,32 +160,33 @@ def confidence_against_head_norm(curves: Sequence[NormCurve], *, norms_known: bo
     axes.set_xlabel("Head norm, ‖V‖/T" if norms_known else "Head norm relative to the classifier's own, 1/T",
                     fontsize=_TEXT)  # fmt: skip
     axes.set_ylabel(f"Mean confidence ({split})", fontsize=_TEXT)
-    axes.set_title("Confidence against head norm", fontsize=_TEXT + 1)
+    axes.set_title("Confidence against head norm", fontsize=_TEXT + 1, fontweight="bold")
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     _plain(axes)
-    _norm_legend(figure, styles if names != [""] else {})
+    _norm_legend(figure, styles if names != [""] else {}, several=len(curves) > len(names))
     return figure
 
 
 def _log_ticks(axes: Axes) -> None:
-    """Write plain numbers, at 1, 2 and 5 where decades are few."""
+    """Write plain numbers, the closer the fewer decades there are."""
     low, high = axes.get_xlim()
-    few = np.log10(high / low) < 2.5
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    decades = np.log10(high / low)
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _norm_legend(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
+def _norm_legend(figure: Figure, styles: Mapping[str, tuple[str, str]], *, several: bool) -> None:
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="-", markeredgecolor="white", markersize=7, label=name)
         for name, (colour, marker) in styles.items()
     ]
     handles += [
-        Line2D([], [], color="0.35", marker="o", linestyle="", markersize=6, label="before"),
+        Line2D([], [], color="0.35", marker="o", linestyle="", markersize=6, label="before scaling"),
         Line2D([], [], color="0.35", marker="o", linestyle="", markersize=6, markerfacecolor="white",
                markeredgewidth=1.5, label="after scaling"),
-        Line2D([], [], color="0.35", linestyle=":", label="accuracy"),
+        Line2D([], [], color="0.35", linestyle=":", label="accuracy, mean over runs" if several else "accuracy"),
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=_TEXT - 1)

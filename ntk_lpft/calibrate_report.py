@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,13 +176,15 @@ def _write_temperatures(folder: Path, found: Sequence[Calibrated]) -> None:
 
 def _reliability(members: Sequence[Calibrated], split: str) -> Any:
     before, after = (pooled_bins([each.bins[split][i] for each in members]) for i in (0, 1))
-    temperatures = [each.fit.temperature for each in members]
-    at = f"T = {np.mean(temperatures):.3g}" if len(members) == 1 else f"scaled, {len(members)} runs pooled"
+    low, high = (f"{end([each.fit.temperature for each in members]):.3g}" for end in (min, max))
+    who = ", ".join(part for part in members[0].run.group if part)
+    pooled = "" if len(members) == 1 else f"{len(members)} runs pooled, "
+    heading = f"{who + ': ' if who else ''}{split} ({pooled}{before.counts.sum()} samples)"
     titles = (
-        f"{split}, as trained: ECE {before.expected_error:.1%}".replace("%", " %"),
-        f"{at}: ECE {after.expected_error:.1%}".replace("%", " %"),
+        f"before scaling: ECE {100 * before.expected_error:.1f} %",
+        f"after, T = {low if low == high else f'{low} to {high}'}: ECE {100 * after.expected_error:.1f} %",
     )
-    return calibrate_pictures.reliability_diagram(before, after, titles)
+    return calibrate_pictures.reliability_diagram(before, after, heading, titles)
 
 
 def _confidence(found: Sequence[Calibrated]) -> Any:
@@ -227,8 +230,8 @@ def _mean_confidences(logits: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return np.array([float((1 / (beta * below_top).exp().sum(dim=1)).mean()) for beta in factors])
 
 
-def show(folder: Path, found: Sequence[Calibrated], written: Sequence[str], settings: str) -> None:
-    """Print temperatures, the table, the comparison if there is one, and where the files are."""
+def show(folder: Path, found: Sequence[Calibrated], written: Sequence[str], bins: int) -> None:
+    """Print temperatures, the table, the comparison if there is one, what they mean, and where the files are."""
     measured = tidy(found)
     shared, shown = _split_names([each.run.group for each in found])
     print()
@@ -239,12 +242,29 @@ def show(folder: Path, found: Sequence[Calibrated], written: Sequence[str], sett
     print(_table_text(paper_table(measured), shown))
     if "vector" in set(measured["stage"]):
         print(f"\n{_comparison_text(measured, shown)}")
-    print(settings)
+    for line in _notes(found, bins):
+        print(line)
     for each in found:
         for line in each.warnings:
             print(f"warning: {each.run.name}: {line}")
     pictures_written = f"{len(written) - len(TABLES) - 1} × reliability_*.png"
     print(f"Results in {folder}: {', '.join([*TABLES, NORM_PICTURE, pictures_written])}")
+
+
+def _notes(found: Sequence[Calibrated], bins: int) -> list[str]:
+    """Say what the numbers of the tables are, and nothing of numbers that they do not have."""
+    runs = Counter(each.run.group for each in found).values()
+    lines = [f"In %, {bins} bins" + ("; mean ± standard deviation over runs." if max(runs) > 1 else ".")]
+    if found[0].by_chance:
+        if min(runs) == 1:
+            level = next(iter(next(iter(found[0].evaluations.values())).values())).level
+            lines.append(
+                f"[{100 * level:g} % bootstrap intervals]: those of ECE and MCE take their upward bias back, so that "
+                "a value may lie above its own; for MCE do not rely on them below some 3000 samples."
+            )
+        lines.append("by chance: the ECE that a calibrated classifier with these confidences would show, on average.")
+    lines.append("T is fitted on validation: above 1 the classifier is overconfident there, below 1 underconfident.")
+    return lines
 
 
 def _split_names(groups: Sequence[tuple[str, str, str]]) -> tuple[list[str], list[int]]:
@@ -264,21 +284,21 @@ def _layout(rows: Sequence[Sequence[str]], left: int) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def _spread(values: pd.Series, digits: str) -> str:
-    """Write a mean, with the standard deviation where there are several."""
+def _spread(values: pd.Series, digits: str, spread: str = "") -> str:
+    """Write a mean, with the standard deviation, in digits of its own if need be, where there are several."""
     if values.empty or values.isna().any():
         return ""
     text = f"{values.mean():{digits}}"
-    return text if len(values) == 1 or np.isinf(values).any() else f"{text} ± {values.std():{digits}}"
+    return text if len(values) == 1 or np.isinf(values).any() else f"{text} ± {values.std():{spread or digits}}"
 
 
 def _norm_text(found: Sequence[Calibrated], shown: Sequence[int]) -> str:
-    columns = {"norm_before": "‖V‖ new", "norm_after_lp": "after LP", "norm_after": "trained", "temperature": "T",
-               "effective_norm": "‖V‖/T"}  # fmt: skip
+    columns = {"norm_before": "‖V‖ at first", "norm_after_lp": "‖V‖ after LP", "norm_after": "‖V‖ trained",
+               "temperature": "T", "effective_norm": "‖V‖/T"}  # fmt: skip
     rows = [[*(_GROUP_COLUMNS[i] for i in shown), "runs", *columns.values()]]
     for key, group in head_norms(found).groupby(_GROUP_COLUMNS, sort=False):
         rows.append(
-            [*(str(key[i]) for i in shown), str(len(group)), *(_spread(group[name], ".3g") for name in columns)]
+            [*(str(key[i]) for i in shown), str(len(group)), *(_spread(group[name], ".3g", ".2g") for name in columns)]
         )
     return _layout(rows, len(shown))
 
@@ -286,7 +306,7 @@ def _norm_text(found: Sequence[Calibrated], shown: Sequence[int]) -> str:
 def _table_text(table: pd.DataFrame, shown: Sequence[int]) -> str:
     """Lay out the table, without the split that was fitted on where there are others."""
     columns = {"accuracy_pct": "accuracy", "ece_pct": "ECE", "ece_by_chance_pct": "by chance",
-               "ece_scaled_pct": "ECE scaled", "ece_by_chance_scaled_pct": "by chance", "mce_pct": "MCE",
+               "ece_scaled_pct": "ECE scaled", "ece_by_chance_scaled_pct": "chance scaled", "mce_pct": "MCE",
                "mce_scaled_pct": "MCE scaled"}  # fmt: skip
     rows = [[*(_GROUP_COLUMNS[i] for i in shown), "split", "n", *columns.values()]]
     others = table[table["split"] != FIT_SPLIT]

@@ -20,6 +20,8 @@ CHROMIUM = os.environ.get("NTK_LPFT_CHROMIUM") or shutil.which("chromium") or sh
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")  # fmt: skip
 
+PATIENCE = 180_000  # milliseconds: a busy machine opens a page slowly
+
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium: install it, or set NTK_LPFT_CHROMIUM to its program"
 )
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS), timeout=PATIENCE)
         yield found
         found.close()
 
@@ -53,6 +55,7 @@ class Visit:
 
     def __init__(self, context: BrowserContext, path: Path) -> None:
         self.page: Page = context.new_page()
+        self.page.set_default_timeout(PATIENCE)
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
