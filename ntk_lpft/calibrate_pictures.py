@@ -187,6 +187,6 @@ def _norm_legend(figure: Figure, styles: Mapping[str, tuple[str, str]], *, sever
         Line2D([], [], color="0.35", marker="o", linestyle="", markersize=6, label="before scaling"),
         Line2D([], [], color="0.35", marker="o", linestyle="", markersize=6, markerfacecolor="white",
                markeredgewidth=1.5, label="after scaling"),
-        Line2D([], [], color="0.35", linestyle=":", label="accuracy, mean over runs" if several else "accuracy"),
+        Line2D([], [], color="0.35", linestyle=":", label="mean accuracy" if several else "accuracy"),
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=_TEXT - 1)

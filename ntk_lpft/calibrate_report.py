@@ -259,8 +259,8 @@ def _notes(found: Sequence[Calibrated], bins: int) -> list[str]:
         if min(runs) == 1:
             level = next(iter(next(iter(found[0].evaluations.values())).values())).level
             lines.append(
-                f"[{100 * level:g} % bootstrap intervals]: those of ECE and MCE take their upward bias back, so that "
-                "a value may lie above its own; for MCE do not rely on them below some 3000 samples."
+                f"[{100 * level:g} % bootstrap intervals] of single runs: those of ECE and MCE take their upward bias "
+                "back, so that a value may lie above its own; for MCE do not rely on them below some 3000 samples."
             )
         lines.append("by chance: the ECE that a calibrated classifier with these confidences would show, on average.")
     lines.append("T is fitted on validation: above 1 the classifier is overconfident there, below 1 underconfident.")
@@ -298,7 +298,7 @@ def _norm_text(found: Sequence[Calibrated], shown: Sequence[int]) -> str:
     rows = [[*(_GROUP_COLUMNS[i] for i in shown), "runs", *columns.values()]]
     for key, group in head_norms(found).groupby(_GROUP_COLUMNS, sort=False):
         rows.append(
-            [*(str(key[i]) for i in shown), str(len(group)), *(_spread(group[name], ".3g", ".2g") for name in columns)]
+            [*(str(key[i]) for i in shown), str(len(group)), *(_spread(group[name], ".3g", "#.2g") for name in columns)]
         )
     return _layout(rows, len(shown))
 

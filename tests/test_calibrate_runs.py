@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.special import softmax
+from PIL import Image
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from ntk_lpft.calibrate import main
-from ntk_lpft.calibration import fit_temperature
+from ntk_lpft.calibration import TemperatureScaledClassifier, fit_temperature
 from ntk_lpft.storage import write_tensors
 
 
@@ -91,6 +93,95 @@ def test_runs_are_put_together_over_seeds(tmp_path: Path, capsys: pytest.Capture
     assert "±" in printed
 
 
+def ece_and_mce(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[float, float]:
+    """ECE and MCE in percent, sample by sample."""
+    gaps: list[list[float]] = [[] for _ in range(bins)]
+    for row, label in zip(softmax(logits, axis=1), labels, strict=True):
+        number = next(m for m in range(bins) if m / bins < row.max() <= (m + 1) / bins)
+        gaps[number].append(float(row.argmax() == label) - row.max())
+    return (100 * sum(abs(sum(gap)) for gap in gaps) / len(labels),
+            100 * max(abs(float(np.mean(gap))) for gap in gaps if gap))  # fmt: skip
+
+
+def nll(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+def test_the_table_over_seeds_is_the_one_computed_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seeds = (1, 2, 3)
+    runs = [save_run(tmp_path / f"{method}-{seed}", method, seed, factor) for seed in seeds
+            for method, factor in (("ft", 2.0), ("lp-ft", 5.0))]  # fmt: skip
+    assert main([*map(str, runs), "--resamples", "0", "--output_dir", str(tmp_path / "out")]) == 0
+    table = pd.read_csv(tmp_path / "out" / "table.csv").set_index(["method", "split"])
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for method, factor in (("ft", 2.0), ("lp-ft", 5.0)):
+        for split, number, n in (("test", 2, 150), ("ood.other", 3, 120)):
+            columns: dict[str, list[float]] = {}
+            for seed in seeds:
+                # A run folder holds float32.
+                fitted_on, fitted_labels = drawn(200, 10 * seed + 1, factor)
+                logits, labels = drawn(n, 10 * seed + number, factor)
+                fitted_on, logits = (x.astype(np.float32).astype(np.float64) for x in (fitted_on, logits))
+                best = minimize_scalar(lambda t, f=fitted_on, y=fitted_labels: nll(f / t, y), bounds=(0.1, 50),
+                                       method="bounded", options={"xatol": 1e-9})  # fmt: skip
+                before, after = ece_and_mce(logits, labels), ece_and_mce(logits / best.x, labels)
+                values = {"accuracy": 100 * (logits.argmax(1) == labels).mean(), "ece": before[0], "mce": before[1],
+                          "ece_scaled": after[0], "mce_scaled": after[1]}  # fmt: skip
+                for name, value in values.items():
+                    columns.setdefault(name, []).append(float(value))
+            row = table.loc[(method, split)]
+            assert (row["runs"], row["n"]) == (3, n)
+            for name, values in columns.items():
+                assert row[f"{name}_pct"] == pytest.approx(np.mean(values), abs=1e-4), (method, split, name)
+                assert row[f"{name}_pct_std"] == pytest.approx(np.std(values, ddof=1), abs=1e-4), (method, split, name)
+            shown = next(words for words in printed if words[:2] == [method, split])
+            accuracy = columns["accuracy"]
+            assert shown[3:6] == [f"{np.mean(accuracy):.1f}", "±", f"{np.std(accuracy, ddof=1):.1f}"]
+
+
+def test_notes_speak_of_what_the_table_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two, alone = (save_run(tmp_path / name, method, seed) for name, method, seed in
+                       (("one", "ft", 1), ("two", "ft", 2), ("alone", "lp-ft", 1)))  # fmt: skip
+    for runs, resamples, intervals, deviations in (
+        ((one,), 0, False, False),
+        ((one, two), 40, False, True),
+        ((two, alone), 40, True, False),
+        ((one, two, alone), 40, True, True),
+    ):
+        words = [*map(str, runs), "--resamples", str(resamples), "--output_dir", str(tmp_path / "out"), "--overwrite"]
+        assert main(words) == 0
+        printed = capsys.readouterr().out
+        cells = printed.split("accuracy")[1].split("In %")[0]
+        assert ("95 % bootstrap intervals" in printed) == intervals == ("[" in cells)
+        assert ("standard deviation over runs" in printed) == deviations == ("±" in cells)
+
+
+def test_the_temperature_file_serves_a_scaled_classifier(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run")
+    assert main([str(run), "--resamples", "0"]) == 0
+    plain = torch.nn.Linear(4, 3)
+    scaled = TemperatureScaledClassifier.load(plain, run / "calibration")
+    logits, labels = drawn(200, 1, 3.0)
+    assert scaled.temperature == pytest.approx(fit_temperature(logits.astype(np.float32), labels).temperature, rel=1e-9)
+
+
+def test_pictures_can_be_opened(tmp_path: Path) -> None:
+    runs = [save_run(tmp_path / method, method, 1) for method in ("ft", "lp-ft")]
+    assert main([*map(str, runs), "--resamples", "0", "--output_dir", str(tmp_path / "out")]) == 0
+    names = {f"reliability_cb_minilm_{method}_{split}.png" for method in ("ft", "lp-ft")
+             for split in ("validation", "test", "ood.other")}  # fmt: skip
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == names | {"confidence_against_head_norm.png"}
+    for path in (tmp_path / "out").glob("*.png"):
+        with Image.open(path) as picture:
+            picture.load()
+            assert min(picture.size) >= 600
+            colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)
+        assert colours is not None
+        assert len(colours) > 10  # something is drawn
+    left = (tmp_path / "out" / "reliability_cb_minilm_ft_test.png").read_bytes()
+    assert left != (tmp_path / "out" / "reliability_cb_minilm_lp-ft_test.png").read_bytes()
+
+
 def test_files_from_anywhere(tmp_path: Path) -> None:
     words = []
     for flag, seed, n, kind in (("", 1, 200, "npy"), ("test-", 2, 150, "csv")):
@@ -110,37 +201,3 @@ def test_files_from_anywhere(tmp_path: Path) -> None:
         values = [t[(t["split"] == "test") & (t["measure"] == measure) & (t["stage"] == "after")]["value"].item()
                   for t in (left, right)]  # fmt: skip
         assert values[0] == pytest.approx(values[1], rel=1e-4)  # the run folder holds float32
-
-
-def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    logits, labels = drawn(20, 0, 1.0)
-    broken = logits.copy()
-    broken[3, 1] = np.nan
-    arrays = {"logits": logits, "labels": labels, "short": labels[:-1], "high": labels + 1, "nan": broken,
-              "one": logits[:, :1]}  # fmt: skip
-    for name, values in arrays.items():
-        np.save(tmp_path / f"{name}.npy", values, allow_pickle=False)
-    no_validation = save_run(tmp_path / "no-validation")
-    write_tensors(no_validation / "predictions.safetensors",
-                  {"test/logits": torch.zeros(4, 3), "test/labels": torch.tensor([0, 1, 2, 0])}, {})  # fmt: skip
-    empty = save_run(tmp_path / "empty")
-    (empty / "predictions.safetensors").unlink()
-    files = {name: str(tmp_path / f"{name}.npy") for name in arrays}
-    for words, part in (
-        (["--logits", files["logits"], "--labels", files["short"]], "19"),
-        (["--logits", files["logits"], "--labels", files["high"]], "3"),
-        (["--logits", files["nan"], "--labels", files["labels"]], "NaN"),
-        (["--logits", files["one"], "--labels", files["labels"]], "1"),
-        (["--logits", str(tmp_path / "none.npy"), "--labels", files["labels"]], "none.npy"),
-        ([str(no_validation)], "validation"),
-        ([str(empty)], "predictions.safetensors"),
-        ([str(tmp_path / "nowhere")], "nowhere"),
-        ([], ""),
-    ):
-        out = tmp_path / "out"
-        assert main([*words, "--output_dir", str(out)]) == 2, words
-        message = capsys.readouterr().err.strip().splitlines()
-        assert len(message) == 1
-        assert message[0].startswith("error: ")
-        assert part in message[0]
-        assert not out.exists() or not list(out.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -98,3 +99,18 @@ def test_bad_files(tmp_path: Path, content: str | None, words: str) -> None:
         (tmp_path / "temperature.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError, match=words):
         load_temperature(tmp_path)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_a_loaded_temperature_equals_a_head_rescaled_by_hand(name: str, tmp_path: Path) -> None:
+    model, tensors = batch(name)
+    TemperatureScaledClassifier(model, 1.7).save(tmp_path)
+    loaded = TemperatureScaledClassifier.load(model, tmp_path)
+    by_hand = copy.deepcopy(model)
+    head = find_head(by_hand, tensors).module
+    with torch.no_grad():
+        for parameter in (head.weight, head.bias):
+            if parameter is not None:
+                parameter.copy_(parameter / 1.7)
+        torch.testing.assert_close(loaded(**tensors).logits, by_hand(**tensors).logits, rtol=1e-9, atol=1e-11)
+        assert not torch.allclose(by_hand(**tensors).logits, model(**tensors).logits)
