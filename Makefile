@@ -6,21 +6,26 @@ BIN := $(VENV)/bin
 # Pinned versions are those that the suite was run with; set CONSTRAINTS= to take the newest that setup.cfg allows.
 CONSTRAINTS ?= -c constraints.txt
 WORKERS ?= auto
+comma := ,
 
 .PHONY: demo test lint bench figures clean
 
+# pip compiles what it installs on one core; this takes all. Packages may hold templates that are not Python: no error.
+define install
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile $(CONSTRAINTS) --editable '.$(1)'
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib ntk_lpft analysis figures >/dev/null 2>&1 || true
+	touch $@
+endef
+
 $(VENV)/.base: setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable .
-	touch $@
+	$(call install)
 
-$(VENV)/.analysis: $(VENV)/.base
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[analysis]'
-	touch $@
+$(VENV)/.analysis: setup.cfg pyproject.toml constraints.txt
+	$(call install,[analysis])
 
-$(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[test,lint,tokenizers,analysis]'
-	touch $@
+$(VENV)/.dev: setup.cfg pyproject.toml constraints.txt
+	$(call install,[test$(comma)lint$(comma)tokenizers$(comma)analysis])
 
 demo: $(VENV)/.base
 	$(BIN)/python -m ntk_lpft.bundled

@@ -96,7 +96,7 @@ SUITES: Mapping[str, Suite] = {
             layers=2,
             datasets={
                 "amazon-snippets": DataSettings(
-                    rows=(64, 40), epochs=2, kernel_rows=(24, 16), scale_rows=(32, 24), scale_epochs=1, scale_seeds=2,
+                    rows=(64, 40), epochs=2, kernel_rows=(24, 16), scale_rows=(32, 24), scale_epochs=1, scale_seeds=1,
                     tokens=24, sizes=(1957, 20000),
                 )
             },

@@ -214,6 +214,7 @@ _COLUMNS = {
     "train_accuracy": ("train", "{:.1%}"),
     "eval_accuracy": ("eval", "{:.1%}"),
     "ft_ratio": ("FT ratio", "{:.4f}"),
+    "median_ft_ratio": ("(median)", "{:.4f}"),
 }
 
 

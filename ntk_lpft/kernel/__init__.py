@@ -1,7 +1,6 @@
 """Θ = P + F: the engines, the per-layer rules, the decomposition and its storage."""
 
-from ntk_lpft.kernel.decomposition import NTKDecomposition
-from ntk_lpft.kernel.engine import KernelSettings, compute_ntk, compute_train_eval_ntk
-from ntk_lpft.kernel.groups import group_parameters
+import lazy_loader
 
-__all__ = ["KernelSettings", "NTKDecomposition", "compute_ntk", "compute_train_eval_ntk", "group_parameters"]
+# Names are imported when they are used: a command that needs no model starts in a third of the time.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

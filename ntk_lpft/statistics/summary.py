@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +36,8 @@ class KernelStatistics:
         alignment: The kernel-target alignment.
         centred_alignment: The centred kernel-target alignment.
         ft_ratio: The FT ratio, in the row of F alone; None elsewhere, without a residual, and where nothing moves.
+        median_ft_ratio: The median over samples of what the FT ratio is the mean of: a sample at which P and F nearly
+            cancel may carry the mean away.
         classifier: The kernel classifier's result; None where it was skipped.
     """
 
@@ -43,6 +46,7 @@ class KernelStatistics:
     alignment: float
     centred_alignment: float
     ft_ratio: float | None = None
+    median_ft_ratio: float | None = None
     classifier: KernelClassifierResult | None = None
 
 
@@ -100,7 +104,8 @@ def summarise(
             else:
                 row = _of_dense(name, _component(name, feature_kernel, ft_effective), labels, computed_in)
             if name == "F" and residual is not None:
-                row = replace(row, ft_ratio=_mean_ft_ratio(feature_kernel, ft_effective, residual))
+                mean, median = _ft_ratios(feature_kernel, ft_effective, residual)
+                row = replace(row, ft_ratio=mean, median_ft_ratio=median)
             rows.append(row)
             bar.update()
         if not kernel_classifier:
@@ -152,6 +157,7 @@ def _table_row(row: KernelStatistics) -> dict[str, object]:
         "eval_accuracy": fitted.eval_accuracy if fitted else None,
         "unconverged_fits": fitted.unconverged_fits if fitted else None,
         "ft_ratio": row.ft_ratio,
+        "median_ft_ratio": row.median_ft_ratio,
         "rank_tolerance": spectrum.rank_tolerance,
     }
 
@@ -214,8 +220,12 @@ def _of_dense(name: str, kernel: Tensor, labels: Tensor, computed_in: torch.dtyp
     )
 
 
-def _mean_ft_ratio(feature_kernel: Tensor, ft_effective: Tensor, residual: Tensor) -> float | None:
-    """Compute the FT ratio, or None where nothing moves, which is no reason to lose the rest of the table."""
+def _ft_ratios(
+    feature_kernel: Tensor, ft_effective: Tensor, residual: Tensor
+) -> tuple[float, float] | tuple[None, None]:
+    """Compute mean and median, or None where nothing moves, which is no reason to lose the rest of the table."""
     ratios = sample_ft_ratios(feature_kernel, ft_effective, residual)
     defined = ratios[~ratios.isnan()]
-    return float(defined.mean()) if defined.numel() else None
+    if not defined.numel():
+        return None, None
+    return float(defined.mean()), float(np.median(defined.cpu().numpy()))

@@ -66,10 +66,10 @@ class Handmade:
     def kernel(self, dataset: str, method: str, seed: int, *, features: Any = None, **rows: Mapping[str, Any]) -> Path:
         """Add a kernel; ``P``, ``F`` and ``PF`` are the rows of its statistics."""
         statistics = [
-            {"kernel": name, "pair_base_rate": 2 / 3, "unconverged_fits": 0, "rank_tolerance": 0.5, "ft_ratio": None}
-            | dict(rows[key])
+            {"kernel": name, "pair_base_rate": 2 / 3, "unconverged_fits": 0, "rank_tolerance": 0.5, "ft_ratio": None,
+             "median_ft_ratio": 0.5 if name == "F" else None} | dict(rows[key])
             for name, key in (("P", "P"), ("F", "F"), ("P+F", "PF"))
-        ]
+        ]  # fmt: skip
         files = {"summary.json": json.dumps({"statistics": statistics, "num_labels": 3})}
         place = self.add("kernel", dataset, method, seed, files)
         if features is not None:

@@ -124,7 +124,8 @@ def test_table2_by_hand(tmp_path: Path) -> None:
     for seed in (1, 2):
         made.kernel("cb", "ft", seed, P=row(17 + seed, 5e4), F=row(600, 1e4 * seed, ft_ratio=0.1 * seed),
                     PF=row(200, 6e4, 0.84, 0.8))  # fmt: skip
-        made.kernel("cb", "lp-ft", seed, P=row(17 + seed, 5e4 + 1), F=row(300, 7e6, ft_ratio=1.0), PF=row(300, 7e6))
+        made.kernel("cb", "lp-ft", seed, P=row(17 + seed, 5e4 + 1), PF=row(300, 7e6),
+                    F=row(300, 7e6, ft_ratio=1.0, median_ft_ratio=0.9 + seed / 100))  # fmt: skip
     table = make_table(read_results(made.folder), "table2")
     of_p = line_of(table, kernel="P", measure="rank")
     assert (of_p["method"], of_p["mean"], of_p["seeds"], of_p["asked"], of_p["paper"]) == ("", 18.5, 2, 2, 18)
@@ -137,6 +138,9 @@ def test_table2_by_hand(tmp_path: Path) -> None:
     assert text_of(table, "rank", "here", kernel="P") == "18.5 ± 0.7"
     ratio = line_of(table, kernel="F", method="lp-ft", measure="ft_ratio")
     assert (ratio["mean"], ratio["paper"]) == (1.0, 1.0)
+    median = line_of(table, kernel="F", method="lp-ft", measure="median_ft_ratio")
+    assert median["mean"] == pytest.approx(0.915)
+    assert math.isnan(median["paper"])  # the paper has means only
     both = line_of(table, kernel="P+F", method="ft", measure="test_accuracy_pct")
     assert (both["mean"], both["paper"], both["difference"]) == (80.0, 79.76, pytest.approx(0.24))
     assert table.frame[(table.frame["kernel"] != "F") & (table.frame["measure"] == "ft_ratio")].empty
