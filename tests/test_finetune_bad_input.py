@@ -66,6 +66,7 @@ def matches(message: str, *parts: str) -> None:
         ("--colour red", ["unrecognized arguments: --colour red", "--help"]),
         ("--seed -1", ["--seed -1"]),
         ("--learning_rate nan", ["--learning_rate nan"]),
+        ("--learning_rate 1e38", [r"--learning_rate 1e\+38", "overflow"]),
         ("--report_to nobody", ["--report_to nobody"]),
         ("--fsdp full_shard", ["FSDP"]),
         ("--model nobody/no-such-model", ["nobody/no-such-model", "the Hub cannot be reached"]),

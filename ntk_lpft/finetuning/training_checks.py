@@ -79,7 +79,8 @@ def _check_optimizer(arguments: TrainingArguments) -> None:
         return
     try:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
-        optimizer = kind([nn.Parameter(torch.zeros(1))], **settings)
+        parameter = nn.Parameter(torch.zeros(1))
+        optimizer = kind([parameter], **settings)
         get_scheduler(
             arguments.lr_scheduler_type,
             optimizer,
@@ -87,8 +88,13 @@ def _check_optimizer(arguments: TrainingArguments) -> None:
             num_training_steps=2,
             scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
         )
+        if kind.__module__.startswith("torch.optim"):  # others may want a GPU
+            parameter.grad = torch.ones(1)
+            optimizer.step()
     except (ValueError, ImportError, TypeError) as problem:
         raise InputError(f"training settings: {plain(problem)}") from problem
+    except RuntimeError as problem:  # AdamW's step does not fit into a float
+        raise InputError(f"--learning_rate {arguments.learning_rate}: {plain(problem)}") from problem
 
 
 def plain(problem: Exception) -> str:
