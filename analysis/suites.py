@@ -96,7 +96,7 @@ SUITES: Mapping[str, Suite] = {
             layers=2,
             datasets={
                 "amazon-snippets": DataSettings(
-                    rows=(64, 40), epochs=2, kernel_rows=(24, 16), scale_rows=(32, 24), scale_epochs=1, scale_seeds=1,
+                    rows=(48, 24), epochs=2, kernel_rows=(20, 12), scale_rows=(32, 24), scale_epochs=1, scale_seeds=1,
                     tokens=24, sizes=(1957, 20000),
                 )
             },
@@ -104,7 +104,7 @@ SUITES: Mapping[str, Suite] = {
             kernel_seeds=2,
             head_scales=(0.1, 1.0, 10.0),
             probe_iterations=100,
-            probe_size=16,
+            probe_size=12,
             resamples=100,
             experiment_rows=(12, 8),
             parameters=3.5e6,
