@@ -289,7 +289,11 @@ def _spread(values: pd.Series, digits: str, spread: str = "") -> str:
     if values.empty or values.isna().any():
         return ""
     text = f"{values.mean():{digits}}"
-    return text if len(values) == 1 or np.isinf(values).any() else f"{text} ± {values.std():{spread or digits}}"
+    if len(values) == 1 or np.isinf(values).any():
+        return text
+    # Equal values may differ from their mean in the last bit.
+    deviation = 0.0 if values.nunique() == 1 else values.std()
+    return f"{text} ± {deviation:{spread or digits}}"
 
 
 def _norm_text(found: Sequence[Calibrated], shown: Sequence[int]) -> str:

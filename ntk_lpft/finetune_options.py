@@ -18,7 +18,7 @@ from ntk_lpft.classifier.loading import HEADS
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.methods import CHECKPOINTS, Method, MethodSettings
 from ntk_lpft.finetuning.probe import LOGISTIC, SOLVERS
-from ntk_lpft.finetuning.settings import training_defaults
+from ntk_lpft.finetuning.settings import default_eval_rows, training_defaults
 from ntk_lpft.finetuning.training_checks import check_arguments, check_strategies, plain
 from ntk_lpft.tasks import Task, load_files, load_task
 
@@ -51,7 +51,7 @@ class FinetuneOptions:
     label_column: str = _option("label", "label column of your own data")
     max_length: int = _option(128, "longest row in tokens")
     n_train: int | None = _option(None, "training rows to draw, class-balanced as far as they go (default: all)")
-    n_eval: int | None = _option(None, "rows to draw of each other split (default: all)")
+    n_eval: int | None = _option(None, "rows to draw of each other split (default: all, but 500 of the bundled data)")
     head: str = _option("linear", "'linear': one layer on the pooled feature (the paper's); 'native': the model's own")
     pooling: str = _option("auto", "feature of a linear head: first, last, mean, or auto (last for decoders)")
     head_init: str = _option("random", "V before anything: 'random', 'keep' (as loaded), or a file that a linear probe "
@@ -221,6 +221,8 @@ def resolve(given: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[RunSet
         raise InputError(f"--{refused[0]} is decided by this command; leave it out")
     _check_given(options, given)
     task = options.task()
+    if options.n_eval is None:
+        options.n_eval = default_eval_rows(task.name)
     training = {**training_defaults(options.method, task.name, task.metric), **merged}
     best = str(training["metric_for_best_model"]).removeprefix("eval_")
     if best not in {"loss", "accuracy", task.metric}:

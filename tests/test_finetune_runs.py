@@ -265,8 +265,9 @@ def test_defaults_are_those_of_the_paper(dataset: str, method: str, batch_size: 
     assert found.of_paper
 
 
-def test_the_bundled_data_is_trained_on_for_fewer_epochs() -> None:
-    assert hyperparameters("lp-ft", "amazon-snippets").epochs == 3
+def test_defaults_of_the_bundled_data_end_in_minutes() -> None:
+    assert hyperparameters("lp-ft", "amazon-snippets").epochs == 2
+    assert (default_eval_rows("amazon-snippets"), default_eval_rows("cb")) == (500, None)
 
 
 @pytest.mark.parametrize(

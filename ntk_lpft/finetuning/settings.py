@@ -16,7 +16,8 @@ METHODS = ("lp", "ft", "lp-ft", "lora", "lp-lora")
 _OTHERWISE = {"ft": (16, 1e-5), "lora": (16, 1e-3), "lp-ft": (8, 1e-5), "lp-lora": (8, 5e-4)}
 _EPOCHS = 10.0
 # The bundled data is there to try things out on: its defaults end in minutes without a GPU.
-_BUNDLED_EPOCHS = 3.0
+_BUNDLED_EPOCHS = 2.0
+_BUNDLED_EVAL_ROWS = 500  # of up to 9170
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def hyperparameters(method: str, dataset: str) -> Hyperparameters:
     batch_size, learning_rate = _OTHERWISE[method]
     epochs = _BUNDLED_EPOCHS if dataset in SNIPPETS else _EPOCHS
     return Hyperparameters(batch_size, learning_rate, epochs, of_paper=False)
+
+
+def default_eval_rows(dataset: str) -> int | None:
+    """Return how many rows of each split but train are used, where a user says nothing; None for all."""
+    return _BUNDLED_EVAL_ROWS if dataset in SNIPPETS else None
 
 
 def training_defaults(method: str, dataset: str, metric: str = "accuracy") -> dict[str, Any]:
