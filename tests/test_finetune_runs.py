@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from ntk_lpft import load_classifier
 from ntk_lpft.compute import main as compute
 from ntk_lpft.finetune import main
-from ntk_lpft.finetuning.settings import METHODS, hyperparameters
+from ntk_lpft.finetuning.settings import METHODS, default_eval_rows, hyperparameters
 
 
 @pytest.fixture(scope="session")
