@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from ntk_lpft import load_classifier
 from ntk_lpft.compute import main as compute
 from ntk_lpft.finetune import main
-from ntk_lpft.finetuning.settings import METHODS, default_eval_rows, hyperparameters
+from ntk_lpft.finetune_options import FinetuneOptions, resolve
+from ntk_lpft.finetuning.settings import METHODS, hyperparameters
 
 
 @pytest.fixture(scope="session")
@@ -267,7 +269,19 @@ def test_defaults_are_those_of_the_paper(dataset: str, method: str, batch_size: 
 
 def test_defaults_of_the_bundled_data_end_in_minutes() -> None:
     assert hyperparameters("lp-ft", "amazon-snippets").epochs == 2
-    assert (default_eval_rows("amazon-snippets"), default_eval_rows("cb")) == (500, None)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "given", "rows"),
+    [("amazon-snippets", {}, 500), ("amazon-snippets", {"n_eval": 9000}, 9000), ("cb", {}, None)],
+)
+def test_only_the_bundled_data_is_cut_unless_rows_are_given(
+    dataset: str, given: dict[str, int], rows: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = SimpleNamespace(name=dataset, metric="accuracy")
+    monkeypatch.setattr(FinetuneOptions, "task", lambda self: task)
+    settings, _ = resolve({"dataset": dataset, "method": "ft", **given}, {})
+    assert settings.options.n_eval == rows
 
 
 @pytest.mark.parametrize(
