@@ -46,6 +46,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pydoclint --quiet ntk_lpft
 
 bench: $(VENV)/.base
 	$(BIN)/python -m benchmarks.run

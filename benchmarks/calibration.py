@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from ntk_lpft.calibrate import main as calibrate
 from ntk_lpft.calibration import Predictions, evaluate, fit_temperature
 from ntk_lpft.calibration.binned import bin_index
 from ntk_lpft.calibration.measures import statistics_of
+from ntk_lpft.commands.calibrate import main as calibrate
 
 BINS = 15
 SHOWN = (

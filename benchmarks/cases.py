@@ -14,17 +14,14 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.material import cb_train, minilm, roberta_base_size, text_of_length, without_segments
+from benchmarks.inputs import cb_train, minilm, roberta_base_size, text_of_length, without_segments
 from benchmarks.peers import dense_jacobian_kernel, published_seconds_per_sample
-from ntk_lpft import compute_ntk
-from ntk_lpft.classifier.prepare import prepared
-from ntk_lpft.classifier.rows import to_rows
-from ntk_lpft.kernel import engine, syrk
+from ntk_lpft.kernel import syrk
 from ntk_lpft.kernel.capture import capture
-from ntk_lpft.kernel.precision import PRECISIONS
-from ntk_lpft.kernel.problem import set_up
-from ntk_lpft.kernel.profile import contraction_flops
+from ntk_lpft.kernel.cost import contraction_flops
+from ntk_lpft.kernel.engine import compute_ntk  # all of it, so that no timing has imports in it
 from ntk_lpft.kernel.selfcheck import run_self_check
+from ntk_lpft.kernel.setup import open_setup
 
 Result = dict[str, Any]
 
@@ -86,27 +83,17 @@ def published_small() -> Result:
 
 def needed_flops(model: torch.nn.Module, rows: list, device: str) -> dict[str, float]:
     """Floating-point operations that the algorithm needs: one capture, and the contraction without redundant halves."""
-    precision = PRECISIONS["float32"]
-    with prepared(model, precision.model, torch.device(device)):
-        problem = set_up(
-            model,
-            to_rows(rows, model),
-            [],
-            symmetric=True,
-            outputs="full",
-            precision=precision,
-            device=torch.device(device),
-        )
-        run_self_check(problem, 1 << 30)
+    with open_setup(model, rows, precision="float32", device=device) as setup:
+        run_self_check(setup, 1 << 30)
         counted = cells = 0
-        for number, batch in enumerate(problem.batches(2048)):
+        for number, batch in enumerate(setup.batches(2048)):
             if number % 4 == 0:
                 with FlopCounterMode(display=False) as counter:
-                    capture(model, problem.sites, batch, problem.seeds, torch.float32)
+                    capture(model, setup.parameters, batch, setup.seeds, torch.float32)
                 counted += counter.get_total_flops()
                 cells += int(batch.tensors["attention_mask"].sum())
-        tokens = sum(len(row["input_ids"]) for row in problem.rows)
-        return {"capture": counted / cells * tokens, "contraction": contraction_flops(problem)}
+        tokens = sum(len(row["input_ids"]) for row in setup.rows)
+        return {"capture": counted / cells * tokens, "contraction": contraction_flops(setup)}
 
 
 def cb_structured(budget: str = "4.5GiB") -> Result:
@@ -173,13 +160,13 @@ def gpu(precision: str) -> Result:
 def forms() -> Result:
     """Compare the two ways to contract a layer, and the two ways to a symmetric product, as ratios of time."""
     from ntk_lpft.kernel.contract import Workspace, _contract_gram, _contract_materialised
+    from ntk_lpft.kernel.gradients import OuterGradients
     from ntk_lpft.kernel.layout import Layout, _add_by_halves_
-    from ntk_lpft.kernel.records import OuterRecord
 
     result: Result = {}
     for positions in (1, 16, 64):
         n, k, width = 128, 2, 384
-        record = [OuterRecord(0, torch.randn(n, positions, width), torch.randn(n, positions, k, width))]
+        record = [OuterGradients(0, torch.randn(n, positions, width), torch.randn(n, positions, k, width))]
         layout, space = Layout(n, 0, True, k), Workspace(128 * 2**20)
         out = layout.zeros(torch.float32, torch.device("cpu"))
         arguments = (out, layout, record, space)
@@ -205,8 +192,6 @@ CASES: dict[str, Callable[[], Result]] = {
     "gpu-float32": lambda: gpu("float32"),
     "gpu-tf32": lambda: gpu("tf32"),
 }
-
-assert engine.ENGINES  # the engines are what is measured; importing them here keeps set-up out of every timing
 
 if __name__ == "__main__":
     print(json.dumps(CASES[sys.argv[1]]()))

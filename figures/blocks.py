@@ -40,18 +40,18 @@ _COLUMNS = 3  # of the figure of one data set
 def _read(request: Request) -> tuple[Request, Collected[Blocks]]:
     """Read the blocks of one seed; also return the request that collects what is missing of it."""
     own = request.one_seed("kernel", STARTS)
-    found = own.collect("kernel", read_blocks, STARTS)
-    if not found.contents:
+    collected = own.collect("kernel", read_blocks, STARTS)
+    if not collected.contents:
         raise own.nothing()
-    return own, found
+    return own, collected
 
 
-def maps(found: Collected[Blocks], dataset: str) -> Mapping[str, Blocks]:
+def maps(collected: Collected[Blocks], dataset: str) -> Mapping[str, Blocks]:
     """Return what the maps of a data set are made of, by method; P is that of the first."""
     return {
-        method: next(iter(found.contents[dataset, method].values()))
+        method: next(iter(collected.contents[dataset, method].values()))
         for method in STARTS
-        if found.contents.get((dataset, method))
+        if collected.contents.get((dataset, method))
     }
 
 
@@ -61,12 +61,12 @@ def draw(request: Request) -> Figure:
     Raises:
         InputError: No job has results.
     """
-    own, found = _read(request)
-    datasets = [name for name in own.datasets if maps(found, name)]
+    own, collected = _read(request)
+    datasets = [name for name in own.datasets if maps(collected, name)]
     with house_style():
-        figure = _all(found, datasets) if own.every else _one(maps(found, datasets[0]))
+        figure = _all(collected, datasets) if own.every else _one(maps(collected, datasets[0]))
         absent = [f"{dataset}: no {METHODS[method].name}" for dataset in own.datasets for method in STARTS
-                  if found.asked(dataset, method) and method not in maps(found, dataset)]  # fmt: skip
+                  if collected.asked(dataset, method) and method not in maps(collected, dataset)]  # fmt: skip
         say_above(figure, absent)
         fit_height(figure)
     return figure
@@ -90,16 +90,16 @@ def _one(blocks: Mapping[str, Blocks]) -> Figure:
     return figure
 
 
-def _all(found: Collected[Blocks], datasets: list[str]) -> Figure:
+def _all(collected: Collected[Blocks], datasets: list[str]) -> Figure:
     """Draw a row for each data set: P, then the F of each method."""
-    columns = [method for method in STARTS if any(method in maps(found, dataset) for dataset in datasets)]
+    columns = [method for method in STARTS if any(method in maps(collected, dataset) for dataset in datasets)]
     widest, highest = (WIDTH - 0.3) / (1 + len(columns)) - 0.1, (PAGE - 0.8) / len(datasets) - 0.2
     size = min(widest, highest)
     figure = empty_figure((1 + len(columns)) * (size + 0.1) + 0.3, len(datasets) * (size + 0.2) + 0.8)
     figure.set_layout_engine("compressed")
     grid = figure.subplots(len(datasets), 1 + len(columns), squeeze=False)
     for place, dataset in enumerate(datasets):
-        row, blocks = grid[place], maps(found, dataset)
+        row, blocks = grid[place], maps(collected, dataset)
         first = next(iter(blocks.values()))
         _map(row[0], first.p.numpy(), first.labels, "" if place else "P")
         row[0].set_ylabel(dataset, fontsize=TEXT)
@@ -197,9 +197,9 @@ def caption(request: Request) -> str:
     Raises:
         InputError: No job has results.
     """
-    own, found = _read(request)
-    datasets = [name for name in own.datasets if maps(found, name)]
-    seeds = {name: sorted({seed for (it, _), by in found.contents.items() if it == name for seed in by})
+    own, collected = _read(request)
+    datasets = [name for name in own.datasets if maps(collected, name)]
+    seeds = {name: sorted({seed for (it, _), by in collected.contents.items() if it == name for seed in by})
              for name in datasets}  # fmt: skip
     used = sorted({seed for each in seeds.values() for seed in each})
     where = f"on {datasets[0]}" if not own.every else "on every data set"

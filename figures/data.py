@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from analysis.catalogue import Item
-from analysis.results import Entry, Results
+from analysis.suite.results import Entry, Results
 from analysis.tables.collect import Collected, Problems, collect, how_to_run
 from analysis.tables.setting import describe_setting
 from figures.style import METHODS
@@ -93,15 +93,15 @@ class Request:
 
 def fewer_seeds(collected: Iterable[Collected], datasets: Sequence[str], methods: Sequence[str]) -> list[str]:
     """Name data sets and methods that are drawn from fewer seeds than were asked for."""
-    found: dict[tuple[str, int, int], list[str]] = {}
+    lacking: dict[tuple[str, int, int], list[str]] = {}
     for each in collected:
         for dataset in datasets:
             for method in methods:
                 asked, used = len(each.asked(dataset, method)), len(each.contents.get((dataset, method), {}))
                 if used < asked:
-                    found.setdefault((dataset, used, asked), []).append(METHODS[method].name)
+                    lacking.setdefault((dataset, used, asked), []).append(METHODS[method].name)
     return [
-        f"{dataset}: {used} of {asked} seeds of {', '.join(names)}" for (dataset, used, asked), names in found.items()
+        f"{dataset}: {used} of {asked} seeds of {', '.join(names)}" for (dataset, used, asked), names in lacking.items()
     ]
 
 

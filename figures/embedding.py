@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,13 +14,12 @@ from matplotlib.lines import Line2D
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from analysis.results import Entry
+from analysis.suite.results import Entry
 from analysis.tables.collect import Collected
 from figures.data import Request, sentences
 from figures.style import CLASSES, GREY, METHODS, PAGE, TEXT, TINY, WIDTH, dress, house_style, legend_below, say_above
 from ntk_lpft.errors import InputError
 from ntk_lpft.pictures import empty_figure
-from ntk_lpft.storage import read_tensors
 
 PERPLEXITY = 30.0
 SEED = 0
@@ -68,10 +66,10 @@ class Panel:
 
 def _read(request: Request) -> tuple[Request, Collected[Features]]:
     own = request.one_seed("features", _methods(request))
-    found = own.collect("features", _features, _methods(request))
-    if not found.contents:
+    collected = own.collect("features", _features, _methods(request))
+    if not collected.contents:
         raise own.nothing()
-    return own, found
+    return own, collected
 
 
 def _methods(request: Request) -> tuple[str, ...]:
@@ -79,11 +77,10 @@ def _methods(request: Request) -> tuple[str, ...]:
 
 
 def _features(entry: Entry) -> Features:
-    tensors, _ = read_tensors(entry.folder / "features.safetensors")
-    names = json.loads((entry.folder / "config.json").read_text(encoding="utf-8"))["label_names"]
+    tensors, names = entry.run.features(), entry.run.config()["label_names"]
     arrays = {name: tensor.to(torch.float64 if tensor.is_floating_point() else tensor.dtype).numpy()
               for name, tensor in tensors.items()}  # fmt: skip
-    found = Features(
+    features = Features(
         arrays["pretrained_features"],
         arrays["features"],
         arrays["labels"],
@@ -91,21 +88,21 @@ def _features(entry: Entry) -> Features:
         arrays.get("start_head_weight"),
         names,
     )
-    if not all(np.isfinite(array).all() for array in (found.before, found.after, found.head)):
+    if not all(np.isfinite(array).all() for array in (features.before, features.after, features.head)):
         raise InputError("its features are not finite: training diverged")
-    return found
+    return features
 
 
-def runs_of(found: Collected[Features], dataset: str) -> dict[str, Features]:
+def runs_of(collected: Collected[Features], dataset: str) -> dict[str, Features]:
     """Return a data set's features by method: of the methods that have the samples of the first."""
     runs: dict[str, Features] = {}
     for method in _ORDER:
-        for seed, features in found.contents.get((dataset, method), {}).items():
+        for seed, features in collected.contents.get((dataset, method), {}).items():
             first = next(iter(runs.values()), features)
             if features.before.shape == first.before.shape and np.allclose(features.before, first.before, atol=1e-3):
                 runs[method] = features
             else:
-                found.problems.note(found.entries[dataset, method][seed], "has other samples than the others")
+                collected.problems.note(collected.entries[dataset, method][seed], "has other samples than the others")
     return runs
 
 
@@ -138,9 +135,9 @@ def embed(runs: Mapping[str, Features]) -> list[Panel]:
     rows = np.concatenate([array for *_, array in pieces]) - first.before.mean(axis=0)
     plane = _tsne(rows)
     placed = np.split(plane, np.cumsum([len(array) for *_, array in pieces])[:-1])
-    found = {(name, panel): points for (name, panel, _), points in zip(pieces, placed, strict=True)}
-    panels = [Panel(_BEFORE, found["", _BEFORE], {name: found[name, _BEFORE] for name in before})]
-    return panels + [Panel(f"After {METHODS[it].name}", found["", it], {"after": found["after", it]}) for it in runs]
+    places = {(name, panel): points for (name, panel, _), points in zip(pieces, placed, strict=True)}
+    panels = [Panel(_BEFORE, places["", _BEFORE], {name: places[name, _BEFORE] for name in before})]
+    return panels + [Panel(f"After {METHODS[it].name}", places["", it], {"after": places["after", it]}) for it in runs]
 
 
 def _tsne(rows: Float64[np.ndarray, "points h"]) -> Float64[np.ndarray, "points 2"]:
@@ -157,8 +154,8 @@ def draw(request: Request) -> Figure:
     Raises:
         InputError: No job has results.
     """
-    own, found = _read(request)
-    runs = {name: runs_of(found, name) for name in own.datasets}
+    own, collected = _read(request)
+    runs = {name: runs_of(collected, name) for name in own.datasets}
     runs = {name: by_method for name, by_method in runs.items() if by_method}
     methods = [method for method in _methods(request) if any(method in by_method for by_method in runs.values())]
     with house_style():
@@ -174,7 +171,7 @@ def draw(request: Request) -> Figure:
                 axes.set_title("")
         _legend(figure, [next(iter(by_method.values())) for by_method in runs.values()])
         absent = [f"{name}: no {METHODS[method].name}" for name in own.datasets for method in _methods(request)
-                  if found.asked(name, method) and method not in runs.get(name, {})]  # fmt: skip
+                  if collected.asked(name, method) and method not in runs.get(name, {})]  # fmt: skip
         say_above(figure, absent)
     return figure
 
@@ -247,11 +244,11 @@ def caption(request: Request) -> str:
     Raises:
         InputError: No job has results.
     """
-    own, found = _read(request)
-    runs = {name: runs_of(found, name) for name in own.datasets}
+    own, collected = _read(request)
+    runs = {name: runs_of(collected, name) for name in own.datasets}
     shown = {name: by_method for name, by_method in runs.items() if by_method}
     counts = ", ".join(f"{name} {len(next(iter(by.values())).labels)}" for name, by in shown.items())
-    seeds = sorted({seed for by_seed in found.contents.values() for seed in by_seed})
+    seeds = sorted({seed for by_seed in collected.contents.values() for seed in by_seed})
     several = len({tuple(next(iter(by.values())).names) for by in shown.values()}) > 1
     classes = {name: next(iter(by.values())).names for name, by in shown.items()}
     numbered = "; ".join(f"{name}: {', '.join(f'{i + 1} {it}' for i, it in enumerate(names))}"

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.results import Entry
+from analysis.suite.results import Entry
 from analysis.tables.collect import Collected
 from figures.data import Request, fewer_seeds, over_seeds, sentences
 from figures.style import (
@@ -28,7 +28,6 @@ from figures.style import (
 from ntk_lpft.errors import InputError
 
 STARTS = ("ft", "lp-ft")  # random head, probed head
-_COLUMNS = ("head_scale", "norm_at_start", "split", "feature_difference")
 _TEST, _OOD = "test", "ood."
 _ALIKE = 2.0
 
@@ -68,25 +67,20 @@ class Curve:
 
 
 def _read(request: Request) -> Collected[pd.DataFrame]:
-    found = request.collect("head_scale", _grid, STARTS)
-    if not found.contents:
+    grids = request.collect("head_scale", _grid, STARTS)
+    if not grids.contents:
         raise request.nothing()
-    return found
+    return grids
 
 
 def _grid(entry: Entry) -> pd.DataFrame:
-    path = entry.folder / "head_scale.csv"
-    table = pd.read_csv(path)
-    missing = [name for name in _COLUMNS if name not in table]
-    if missing:
-        raise InputError(f"its head_scale.csv has no column {missing[0]}")
-    return table
+    return entry.run.grid()
 
 
-def curve(found: Collected[pd.DataFrame], dataset: str, method: str, split: str) -> Curve | None:
+def curve(grids: Collected[pd.DataFrame], dataset: str, method: str, split: str) -> Curve | None:
     """Return a curve over the factors that all seeds have; None where there is none."""
     tables = []
-    for table in found.contents.get((dataset, method), {}).values():
+    for table in grids.contents.get((dataset, method), {}).values():
         rows = table[table["split"] == split].dropna(subset=["norm_at_start", "feature_difference"])
         tables.append(rows.drop_duplicates("head_scale", keep="last").set_index("head_scale"))
     if not tables:
@@ -101,12 +95,12 @@ def curve(found: Collected[pd.DataFrame], dataset: str, method: str, split: str)
     return Curve(np.array(factors, dtype=np.float64), norms, differences)
 
 
-def _places(request: Request, found: Collected[pd.DataFrame]) -> list[tuple[str, str]]:
+def _places(request: Request, grids: Collected[pd.DataFrame]) -> list[tuple[str, str]]:
     """List the data sets and splits that are shown: the test split, or, in figure 11, each OOD test."""
     ood = request.item.name == "figure11"
     places = []
     for dataset in request.datasets:
-        tables = [table for (name, _), seeds in found.contents.items() if name == dataset for table in seeds.values()]
+        tables = [table for (name, _), seeds in grids.contents.items() if name == dataset for table in seeds.values()]
         splits = dict.fromkeys(split for table in tables for split in table["split"])
         places += [(dataset, split) for split in splits if (split.startswith(_OOD) if ood else split == _TEST)]
     if not places:
@@ -124,12 +118,12 @@ def draw(request: Request) -> Figure:
     Raises:
         InputError: No job has results, or none has the split that is shown.
     """
-    found = _read(request)
-    places = _places(request, found)
+    grids = _read(request)
+    places = _places(request, grids)
     with house_style():
         figure, grid = panels(len(places), height=1.75) if len(places) > 1 else panels(1, height=2.6)
         for axes, (dataset, split) in zip(grid, places, strict=True):
-            _panel(axes, found, dataset, split)
+            _panel(axes, grids, dataset, split)
             several = len({name for name, _ in places}) > 1
             name = split.removeprefix(_OOD) if split != _TEST else dataset
             axes.set_title(f"{dataset} →\n{name}" if several and split != _TEST else name, fontsize=TEXT)
@@ -137,7 +131,7 @@ def draw(request: Request) -> Figure:
             place = axes.get_subplotspec()
             if place is None or place.is_first_col():
                 axes.set_ylabel("Feature difference", fontsize=TEXT)
-        methods = [it for it in STARTS if any(method == it for _, method in found.contents)]
+        methods = [it for it in STARTS if any(method == it for _, method in grids.contents)]
         handles = [line_of(METHODS[method]) for method in methods]
         names = [f"{METHODS[method].name} ({_start(method)})" for method in methods]
         dashed = [line_of(METHODS[method], markers=False, line="--") for method in methods]
@@ -147,7 +141,7 @@ def draw(request: Request) -> Figure:
             [*names, *(f"original norm, {METHODS[method].name}" for method in methods)],
             columns=2 if len(places) == 1 else 4,
         )
-        say_above(figure, fewer_seeds([found], request.datasets, STARTS))
+        say_above(figure, fewer_seeds([grids], request.datasets, STARTS))
     return figure
 
 
@@ -155,9 +149,9 @@ def _start(method: str) -> str:
     return "random head" if method == "ft" else "probed head"
 
 
-def _panel(axes: Axes, found: Collected[pd.DataFrame], dataset: str, split: str) -> None:
+def _panel(axes: Axes, grids: Collected[pd.DataFrame], dataset: str, split: str) -> None:
     for method in STARTS:
-        drawn = curve(found, dataset, method, split)
+        drawn = curve(grids, dataset, method, split)
         if drawn is None:
             continue
         look = METHODS[method]
@@ -174,12 +168,12 @@ def caption(request: Request) -> str:
     Raises:
         InputError: No job has results, or none has the split that is shown.
     """
-    found = _read(request)
-    places = _places(request, found)
+    grids = _read(request)
+    places = _places(request, grids)
     datasets = list(dict.fromkeys(dataset for dataset, _ in places))
     tests = "the test split" if request.item.name != "figure11" else "each OOD test"
     where = f"{tests} of {', '.join(datasets)}"
-    curves = [curve(found, dataset, method, split) for dataset, split in places for method in STARTS]
+    curves = [curve(grids, dataset, method, split) for dataset, split in places for method in STARTS]
     nowhere = any(it is not None and (it.differences <= 0).any() for it in curves)
     apart = any(it is not None and not it.alike for it in curves)
     return sentences(
@@ -187,7 +181,7 @@ def caption(request: Request) -> str:
         "‖V‖ of the head where fine-tuning starts. The head, random (FT) or probed (LP-FT), is multiplied by a factor "
         "before; dashed lines are at the norm that it has of itself.",
         "Both axes are logarithmic." + (" Differences of 0 have no place on them." if nowhere else ""),
-        over_seeds([found], datasets, log=True),
+        over_seeds([grids], datasets, log=True),
         "Where the seeds' heads differ in norm by more than a factor of two, each seed has a line of its own." * apart,
         request.setting(datasets),
         request.missing(),

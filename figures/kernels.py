@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +10,10 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from analysis.results import Entry
+from analysis.suite.results import Entry
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel.decomposition import NTKDecomposition
-from ntk_lpft.kernel.storage import FILE_NAME
+from ntk_lpft.kernel import NTKDecomposition
+from ntk_lpft.runs import KernelRun
 from ntk_lpft.statistics import (
     Spectrum,
     block_trace_norms,
@@ -62,7 +61,7 @@ def read_spectra(entry: Entry) -> Spectra:
     Raises:
         InputError: Its kernel is missing, damaged or reduced.
     """
-    return _spectra(entry.folder, _changed(entry.folder))
+    return _spectra(entry.run.path, _changed(entry.run))
 
 
 def read_blocks(entry: Entry) -> Blocks:
@@ -71,13 +70,13 @@ def read_blocks(entry: Entry) -> Blocks:
     Raises:
         InputError: Its kernel is missing, damaged or reduced, or its config.json does not fit to it.
     """
-    return _blocks(entry.folder, _changed(entry.folder))
+    return _blocks(entry.run.path, _changed(entry.run))
 
 
-def _changed(folder: Path) -> int:
-    path = folder / FILE_NAME
+def _changed(run: KernelRun) -> int:
+    path = run.file(run.KERNEL)
     if not path.is_file():
-        raise InputError(f"{FILE_NAME} is gone")
+        raise InputError(f"{path.name} is gone")
     return path.stat().st_mtime_ns
 
 
@@ -94,7 +93,7 @@ def _spectra(folder: Path, changed: int) -> Spectra:
 @lru_cache(maxsize=128)
 def _blocks(folder: Path, changed: int) -> Blocks:
     kernel = _kernel(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = KernelRun(folder).config()
     labels, names = torch.tensor(config["data"]["train"]["labels"]), tuple(config["label_names"])
     if labels.shape != kernel.feature_kernel.shape[:1] or len(names) != kernel.num_labels:
         raise InputError("config.json and kernel.safetensors are not of the same samples")

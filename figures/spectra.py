@@ -34,17 +34,17 @@ _ROUNDING = "0.955"  # shade
 
 
 def _read(request: Request) -> Collected[Spectra]:
-    found = request.collect("kernel", read_spectra, STARTS)
-    if not found.contents:
+    collected = request.collect("kernel", read_spectra, STARTS)
+    if not collected.contents:
         raise request.nothing()
-    return found
+    return collected
 
 
-def _shown(request: Request, found: Collected[Spectra]) -> list[str]:
-    return [name for name in request.datasets if any(dataset == name for dataset, _ in found.contents)]
+def _shown(request: Request, collected: Collected[Spectra]) -> list[str]:
+    return [name for name in request.datasets if any(dataset == name for dataset, _ in collected.contents)]
 
 
-def curves(found: Collected[Spectra], dataset: str) -> Mapping[Look, list[Spectrum]]:
+def curves(collected: Collected[Spectra], dataset: str) -> Mapping[Look, list[Spectrum]]:
     """Return the spectra to draw, over seeds, by look: P, which methods share, then F of each method.
 
     A zero kernel has no largest singular value, and is left out.
@@ -52,7 +52,7 @@ def curves(found: Collected[Spectra], dataset: str) -> Mapping[Look, list[Spectr
     of_p: dict[int, Spectrum] = {}
     of_f: dict[Look, list[Spectrum]] = {}
     for method in STARTS:
-        by_seed = found.contents.get((dataset, method), {})
+        by_seed = collected.contents.get((dataset, method), {})
         for seed, spectra in by_seed.items():
             of_p.setdefault(seed, spectra.p)
         of_f[METHODS[method]] = [spectra.f for spectra in by_seed.values() if spectra.f.spectral_norm > 0]
@@ -72,8 +72,8 @@ def draw(request: Request) -> Figure:
     Raises:
         InputError: No job has results.
     """
-    found = _read(request)
-    datasets = _shown(request, found)
+    collected = _read(request)
+    datasets = _shown(request, collected)
     with house_style():
         if request.every:
             figure, grid = panels(len(datasets), height=1.75)
@@ -81,18 +81,18 @@ def draw(request: Request) -> Figure:
             figure, grid = panels(1, height=2.7)
         looks: dict[Look, None] = {}
         for axes, dataset in zip(grid, datasets, strict=True):
-            looks |= dict.fromkeys(_panel(axes, found, dataset))
+            looks |= dict.fromkeys(_panel(axes, collected, dataset))
             axes.set_title(dataset, fontsize=TEXT)
         _label(grid)
         order = [look for look in (P_LOOK, *METHODS.values()) if look in looks]
         names = [look.name if look is P_LOOK else f"F, {look.name}" for look in order]
         legend_below(figure, [line_of(look) for look in order], names)
-        say_above(figure, fewer_seeds([found], request.datasets, STARTS))
+        say_above(figure, fewer_seeds([collected], request.datasets, STARTS))
     return figure
 
 
-def _panel(axes: Axes, found: Collected[Spectra], dataset: str) -> list[Look]:
-    drawn = curves(found, dataset)
+def _panel(axes: Axes, collected: Collected[Spectra], dataset: str) -> list[Look]:
+    drawn = curves(collected, dataset)
     lowest, rounding, longest = 1.0, 0.0, 1
     for look, spectra in drawn.items():
         values = shares(spectra)
@@ -129,15 +129,15 @@ def caption(request: Request) -> str:
     Raises:
         InputError: No job has results.
     """
-    found = _read(request)
-    datasets = _shown(request, found)
+    collected = _read(request)
+    datasets = _shown(request, collected)
     where = f"on {datasets[0]}" if not request.every else "on every data set"
     return sentences(
         f"Singular values of P and of the F that each method starts from, {where}, each kernel's divided by its "
         "largest, in descending order, on a logarithmic scale. P is the same for all methods of a seed.",
         "In the shaded part values cannot be told from rounding errors of the kernel's entries (its size times the "
         "precision they are stored in), so that they do not count towards the rank.",
-        over_seeds([found], datasets, log=True),
+        over_seeds([collected], datasets, log=True),
         request.setting(datasets),
         request.missing(),
     )

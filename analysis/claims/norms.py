@@ -21,10 +21,10 @@ def _after_lp_over_after_ft(facts: Facts) -> float:
 
 def _series(probe: pd.DataFrame, split: str, measure: str) -> Float64[np.ndarray, " steps"]:
     """One measure of a probe, by iteration."""
-    found = probe[(probe["split"] == split) & (probe["measure"] == measure)].sort_values("step")
-    if found.empty:
+    rows = probe[(probe["split"] == split) & (probe["measure"] == measure)].sort_values("step")
+    if rows.empty:
         raise Undefined(f"the probe did not record {measure}")
-    return found["value"].to_numpy(dtype=float)
+    return rows["value"].to_numpy(dtype=float)
 
 
 def _probe_growth(facts: Facts) -> float:

@@ -13,8 +13,8 @@ _CALIBRATIONS: Sequence[Need] = tuple(("calibration", method) for method in TRAI
 
 
 def _drop(facts: Facts, method: str) -> float:
-    found = facts["calibration", method]
-    return found["ece_pct"] - found["ece_scaled_pct"]
+    errors = facts["calibration", method]
+    return errors["ece_pct"] - errors["ece_scaled_pct"]
 
 
 def _mean_drop(facts: Facts) -> float:

@@ -13,14 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ntk_lpft.classifier.prepare import prepared
-from ntk_lpft.classifier.rows import batches, by_length, check_rows, to_rows, token_table
+from ntk_lpft.classifier.rows import token_table
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.capture import capture
-from ntk_lpft.kernel.engine import resolve_device
-from ntk_lpft.kernel.precision import resolve_precision
-from ntk_lpft.kernel.problem import set_up
-from ntk_lpft.kernel.records import SparseRecord
+from ntk_lpft.kernel.gradients import SparseGradients
+from ntk_lpft.kernel.setup import open_setup
 
 _CELLS = 2048  # positions of a batch
 _CHUNK_BYTES = 64 << 20
@@ -108,47 +105,35 @@ def embedding_gradients(
     Raises:
         InputError: Bad inputs, or a model whose word embeddings are not one table that is looked up.
     """
-    where = resolve_device(device, next(model.parameters()).device)
     model = copy.deepcopy(model)
     table = token_table(model)
     if table is None:
         raise InputError("the model does not say which table its word embeddings are; this experiment needs one")
     for parameter in model.parameters():
         parameter.requires_grad_(parameter is table.weight)
-    rows = to_rows(inputs, model)
-    check_rows(rows, model)
-    kind = resolve_precision(precision, where)
     owners, places, values = [], [], []
-    tokens = torch.tensor(sorted({token for row in rows for token in row["input_ids"]}), device=where)
-    with prepared(model, kind.model, where):
-        problem = set_up(model, rows, [], symmetric=True, outputs="full", precision=kind, device=where)
-        sites = [site for site in problem.sites if site.parameter is table.weight and site.rule is not None]
-        order = by_length(rows)
-        for batch in batches(
-            [rows[i] for i in order],
-            boundary=0,
-            max_cells=_CELLS,
-            max_rows=1 if problem.one_by_one else len(rows),
-            pad_id=problem.pad_id,
-            device=where,
-        ):
-            numbers = torch.tensor(order[batch.start : batch.start + batch.size])
-            factors = None if output_weights is None else output_weights[numbers].to(where, kind.model)
-            with _weighted(problem.head.module, factors):
-                found = [*capture(model, sites, batch, problem.seeds, kind.kernel).values()]
-            if not found or not isinstance(found[0], SparseRecord):
+    with open_setup(model, inputs, precision=precision, device=device) as setup:
+        where, head = setup.classifier.device, setup.classifier.head.module
+        tokens = torch.tensor(sorted({token for row in setup.rows for token in row["input_ids"]}), device=where)
+        lookups = [each for each in setup.parameters if each.tensor is table.weight and each.rule is not None]
+        for batch in setup.batches(_CELLS):
+            numbers = torch.tensor(setup.column_order[batch.start : batch.start + batch.size])
+            factors = None if output_weights is None else output_weights[numbers].to(where, setup.precision.model)
+            with _weighted(head, factors):
+                captured = [*capture(model, lookups, batch, setup.seeds, setup.precision.kernel).values()]
+            if not captured or not isinstance(captured[0], SparseGradients):
                 raise InputError("the model's word embeddings are not a plain lookup, one row of tokens a sample")
-            owners.append(numbers.to(where)[found[0].owners - batch.start])
-            places.append(torch.searchsorted(tokens, found[0].tokens))
-            values.append(found[0].values)
+            owners.append(numbers.to(where)[captured[0].owners - batch.start])
+            places.append(torch.searchsorted(tokens, captured[0].tokens))
+            values.append(captured[0].values)
     return EmbeddingGradients(
         torch.cat(owners),
         torch.cat(places),
         torch.cat(values),
         tokens,
-        len(rows),
+        len(setup.rows),
         table.weight.numel(),
-        problem.head.module.in_features,
+        head.in_features,
     )
 
 

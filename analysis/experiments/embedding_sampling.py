@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -31,13 +31,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from analysis.experiments.embedding_estimates import draw_masks, draw_outputs, embedding_gradients, sampling_variance
-from analysis.experiments.shared import CONFIG, SUMMARY, ExperimentOptions, option, write_results
+from analysis.experiments.folders import SamplingRun
+from analysis.experiments.shared import ExperimentOptions, write_results
 from ntk_lpft.classifier.rows import token_table
-from ntk_lpft.command import open_output, parse_options, run_command
-from ntk_lpft.compute import build_model, read_data
+from ntk_lpft.commands.compute.start import build_classifier, read_samples
+from ntk_lpft.commands.parsing import parse_options
+from ntk_lpft.commands.running import run_command
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import NTKDecomposition, compute_ntk
 from ntk_lpft.kernel.precision import resolve_precision
+from ntk_lpft.options import option
 from ntk_lpft.statistics import ft_ratio, initial_residual, kernel_spectrum, pretrain_effective
 from ntk_lpft.tasks import EncodedSplit
 
@@ -46,17 +49,17 @@ DESCRIPTION = (
     "Measure how far random samples of the word embeddings' parameters, as the paper's published code takes them, are "
     "from the exact word-embedding block of F, and what they make of the paper's table of kernel statistics."
 )
-DRAWS = "draws.csv"
 PUBLISHED = "published"
 _CHECKED = 4  # rows on which gradients are compared with the kernel engine
 
 
-@dataclass
+@dataclass(frozen=True)
 class SamplingOptions(ExperimentOptions):
     """Options of ``python -m analysis.experiments.embedding_sampling``."""
 
-    n_train: int = option(64, "training samples in the kernel")
-    head_init: str = option("lp", "V: 'lp' (logistic regression on all training data) or 'random'")
+    TITLE: ClassVar[str] = "sampling"
+    SAMPLES: ClassVar[int] = 64
+
     fraction: float = option(0.1, "share of parameters, and of the feature's entries, that is drawn")
     draws: int = option(100, "draws of parameters")
     published_draws: int = option(2, "how many of them are joined by draws of the feature, at C backward passes each")
@@ -215,9 +218,9 @@ def _engine_difference(
     for parameter in alone.parameters():
         parameter.requires_grad_(table is not None and parameter is table.weight)
     few = min(_CHECKED, len(inputs))
-    found = compute_ntk(alone, inputs[:few], groups=False, precision=precision, device=device).ft_effective.double()
+    of_engine = compute_ntk(alone, inputs[:few], groups=False, precision=precision, device=device).ft_effective.double()
     part = exact[:few, :, :few]
-    difference = float((part - found).norm() / found.norm())
+    difference = float((part - of_engine).norm() / of_engine.norm())
     if not difference < resolve_precision(precision, torch.device("cpu")).tolerance:
         raise RuntimeError(f"the word-embedding block differs from the kernel engine's by {difference:.1e}")
     return difference
@@ -253,13 +256,13 @@ def run_sampling(options: SamplingOptions) -> Path:
         InputError: Anything wrong with the options, the data or the model.
     """
     options.check()
-    folder = options.folder_for("embedding-sampling", options.head_init)
-    data = read_data(options.start())
-    open_output(folder, (CONFIG, DRAWS, SUMMARY), overwrite=options.overwrite)
-    model = build_model(options.start(), data)
+    run = SamplingRun(options.folder_for("embedding-sampling", options.head_init))
+    samples = read_samples(options.start())
+    run.open(overwrite=options.overwrite)
+    model = build_classifier(options.start(), samples).module
     table, summary = measure_sampling(
         model,
-        data.train,
+        samples.train,
         fraction=options.fraction,
         draws=options.draws,
         published_draws=options.published_draws,
@@ -268,8 +271,8 @@ def run_sampling(options: SamplingOptions) -> Path:
         progress=True,
     )
     show(summary)
-    write_results(folder, PROG, options, data, (DRAWS, table), summary)
-    return folder
+    write_results(run, options, samples, table, summary)
+    return run.path
 
 
 def show(summary: Mapping[str, Any]) -> None:

@@ -7,28 +7,29 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ntk_lpft.classifier import extract_features, load_classifier, load_tokenizer, scale_head
-from ntk_lpft.classifier.head import Head
+from analysis.experiments.folders import FeatureRun
+from ntk_lpft.classifier import Head, extract_features, head_norm, load_classifier, load_tokenizer, scale_head
 from ntk_lpft.classifier.head_file import head_from_file
-from ntk_lpft.classifier.loading import initialise_head
-from ntk_lpft.command import open_output, parse_options, run_command, write_json
+from ntk_lpft.classifier.head_weights import initialise_head
+from ntk_lpft.commands.data import task_of
+from ntk_lpft.commands.finetune.options import FinetuneOptions
+from ntk_lpft.commands.parsing import parse_options, stored_options
+from ntk_lpft.commands.running import run_command
+from ntk_lpft.devices import default_device, resolve_device
 from ntk_lpft.errors import InputError
-from ntk_lpft.finetune_options import FinetuneOptions
-from ntk_lpft.finetuning.methods import PROBE_HEAD, head_norm
-from ntk_lpft.kernel.engine import resolve_device
-from ntk_lpft.kernel.identity import versions
-from ntk_lpft.storage import write_tensors
+from ntk_lpft.options import DeviceOptions, OutputOptions, check_least, option
+from ntk_lpft.provenance import versions
+from ntk_lpft.runs import FinetuneRun
 from ntk_lpft.tasks import EncodedSplit, Task
 
 PROG = "python -m analysis.experiments.features"
@@ -36,26 +37,19 @@ DESCRIPTION = (
     "Write the features that a fine-tuned classifier and its pretrained model give the same samples, and the rows of "
     "the head before and after training, for pictures of the feature space."
 )
-RESULT = "features.safetensors"
-RESULTS = ("config.json", RESULT)
 _NORM_TOLERANCE = 1e-4  # relative; a head file keeps more digits than the model, and devices round differently
 
 
-def _option(default: Any, text: str) -> Any:
-    """Dataclass field with a help text."""
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass
-class FeatureOptions:
+@dataclass(frozen=True)
+class FeatureOptions(OutputOptions, DeviceOptions):
     """Options of ``python -m analysis.experiments.features``."""
 
-    run: str = _option("", "folder of a finished `python -m ntk_lpft.finetune`")
-    split: str = _option("test", "train, validation, test, or ood.NAME")
-    n_eval: int | None = _option(None, "most rows, drawn uniformly from those of the run (default: all of them)")
-    device: str | None = _option(None, "cpu, cuda, cuda:1 (default: cuda where there is one)")
-    output_dir: str | None = _option(None, "folder for the results")
-    overwrite: bool = _option(False, "replace results in the output folder")
+    TITLE: ClassVar[str] = "features"
+
+    run: str = option("", "folder of a finished `python -m ntk_lpft.finetune`")
+    split: str = option("test", "train, validation, test, or ood.NAME")
+    n_eval: int | None = option(None, "most rows, drawn uniformly from those of the run (default: all of them)")
+    output_dir: str | None = option(None, "folder for the results")
 
     def check(self) -> None:
         """Refuse what can be seen to be wrong without loading anything.
@@ -67,55 +61,49 @@ class FeatureOptions:
             raise InputError("--run is needed: the folder of a finished `python -m ntk_lpft.finetune`")
         if self.output_dir is None:
             raise InputError("--output-dir is needed: a folder for the results")
-        if self.n_eval is not None and self.n_eval < 1:
-            raise InputError(f"--n-eval {self.n_eval} is not positive")
+        check_least(self, n_eval=1)
         resolve_device(self.device, torch.device("cpu"))
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished fine-tuning run.
+class RecordedRun:
+    """What a finished fine-tuning run says of itself.
 
     Attributes:
         folder: Where it is.
         options: The command's own options.
         seed: Of its training.
         fingerprints: Of its splits' token rows and labels.
-        norms: ‖V‖ of its head at several moments, from ``metrics.json``.
+        norms: ‖V‖ of its head at several moments.
     """
 
-    folder: Path
+    folder: FinetuneRun
     options: FinetuneOptions
     seed: int
     fingerprints: Mapping[str, str]
     norms: Mapping[str, float]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: FinetuneRun) -> RecordedRun:
     """Read what a run's folder says of it.
 
     Raises:
         InputError: There is no finished run in it, or its files are damaged.
     """
-    if not folder.is_dir():
-        raise InputError(f"run folder {folder} does not exist")
-    if not (folder / "metrics.json").is_file():
-        raise InputError(f"{folder} holds no finished run (it has no metrics.json); finish it with --resume")
+    metrics = folder.metrics()
     try:
-        config, metrics = (
-            json.loads((folder / name).read_text(encoding="utf-8")) for name in ("config.json", "metrics.json")
-        )
+        config = folder.config()
         known = {f.name for f in dataclasses.fields(FinetuneOptions)}
         options = FinetuneOptions(**{name: value for name, value in config["options"].items() if name in known})
         prints = {name: part["fingerprint"] for name, part in config["data"].items()}
-        return Run(folder, options, int(config["options"]["seed"]), prints, dict(metrics["head"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        return RecordedRun(folder, options, int(config["options"]["seed"]), prints, dict(metrics["head"]))
+    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"config.json or metrics.json in {folder} is damaged, or was not written by `python -m ntk_lpft.finetune`"
-        ) from problem
+            f"{folder.CONFIG} or {folder.METRICS} in {folder.path} is damaged, or was not written by `{folder.COMMAND}`"
+        ) from error
 
 
-def run_split(run: Run, task: Task, split: str) -> EncodedSplit:
+def run_split(run: RecordedRun, task: Task, split: str) -> EncodedSplit:
     """Return the rows that a run had of a split.
 
     Args:
@@ -136,7 +124,7 @@ def run_split(run: Run, task: Task, split: str) -> EncodedSplit:
     encoded = drawn.encode(tokenizer, options.max_length)
     if encoded.fingerprint != run.fingerprints[split]:
         raise InputError(
-            f"the rows of {split} are not those that the run in {run.folder} had: the data or the tokenizer has "
+            f"the rows of {split} are not those that the run in {run.folder.path} had: the data or the tokenizer has "
             "changed since; run it again"
         )
     return encoded
@@ -167,11 +155,11 @@ class FeaturePair:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name, without what there is not."""
-        found = {name: getattr(self, name) for name in ("features", "labels", "head_weight", "pretrained_features")}
-        return {**found, **({} if self.head_bias is None else {"head_bias": self.head_bias}), **self.heads}
+        tensors = {name: getattr(self, name) for name in ("features", "labels", "head_weight", "pretrained_features")}
+        return {**tensors, **({} if self.head_bias is None else {"head_bias": self.head_bias}), **self.heads}
 
 
-def feature_pair(run: Run, samples: EncodedSplit, num_labels: int, device: torch.device) -> FeaturePair:
+def feature_pair(run: RecordedRun, samples: EncodedSplit, num_labels: int, device: torch.device) -> FeaturePair:
     """Compute features before and after a run's training.
 
     Args:
@@ -189,7 +177,7 @@ def feature_pair(run: Run, samples: EncodedSplit, num_labels: int, device: torch
     options = run.options
     common: dict[str, Any] = {"head": options.head, "device": device, "trust_remote_code": options.trust_remote_code}
     after = extract_features(
-        load_classifier(run.folder, num_labels, keep_head=True, **common), samples, device=device, progress=True
+        load_classifier(run.folder.path, num_labels, keep_head=True, **common), samples, device=device, progress=True
     )
     pretrained = load_classifier(
         options.model,
@@ -213,43 +201,43 @@ def feature_pair(run: Run, samples: EncodedSplit, num_labels: int, device: torch
     )
 
 
-def _heads_before(run: Run, head: Head) -> tuple[dict[str, Tensor], str]:
+def _heads_before(run: RecordedRun, head: Head) -> tuple[dict[str, Tensor], str]:
     """Make the run's heads before training anew, and hold them to the norms that it wrote down.
 
     Returns:
         The heads that agree, and why others are left out.
     """
     options, reasons = run.options, list[str]()
-    found: dict[str, Tensor] = {}
+    heads: dict[str, Tensor] = {}
     try:
         if options.head_init == "random":
             initialise_head(head, run.seed)
         elif options.head_init != "keep":
             head_from_file(head, options.head_init)
-    except InputError as problem:
-        reasons.append(str(problem))
+    except InputError as error:
+        reasons.append(str(error))
     else:
-        reasons.append(_take(found, "pretrained_head", head, run.norms.get("norm_before")))
+        reasons.append(_take(heads, "pretrained_head", head, run.norms.get("norm_before")))
     try:
         if options.method.startswith("lp"):
-            head_from_file(head, run.folder / PROBE_HEAD)
-        elif not found:
-            return found, "; ".join(filter(None, reasons))
+            head_from_file(head, run.folder.file(run.folder.PROBE_HEAD))
+        elif not heads:
+            return heads, "; ".join(filter(None, reasons))
         if options.method != "lp":
             scale_head(head, options.head_scale[0], bias=options.scale_bias)
-            reasons.append(_take(found, "start_head", head, run.norms.get("norm_at_start")))
-    except InputError as problem:
-        reasons.append(str(problem))
-    return found, "; ".join(filter(None, reasons))
+            reasons.append(_take(heads, "start_head", head, run.norms.get("norm_at_start")))
+    except InputError as error:
+        reasons.append(str(error))
+    return heads, "; ".join(filter(None, reasons))
 
 
-def _take(found: dict[str, Tensor], name: str, head: Head, norm: float | None) -> str:
+def _take(heads: dict[str, Tensor], name: str, head: Head, norm: float | None) -> str:
     """Add a head that has the norm which the run wrote down; else return why not."""
     if norm is None or abs(head_norm(head) - norm) > _NORM_TOLERANCE * abs(norm):
         return f"{name} of norm {head_norm(head):.6g} is not the run's, of norm {norm}"
-    found[f"{name}_weight"] = head.module.weight.detach().cpu().clone()
+    heads[f"{name}_weight"] = head.module.weight.detach().cpu().clone()
     if head.module.bias is not None:
-        found[f"{name}_bias"] = head.module.bias.detach().cpu().clone()
+        heads[f"{name}_bias"] = head.module.bias.detach().cpu().clone()
     return ""
 
 
@@ -266,40 +254,32 @@ def write_features(options: FeatureOptions) -> Path:
         InputError: Anything wrong with the options, the run or its data.
     """
     options.check()
-    folder = Path(str(options.output_dir)).expanduser()
-    run = read_run(Path(options.run).expanduser())
-    task = run.options.task()
+    results = FeatureRun(str(options.output_dir))
+    run = read_run(FinetuneRun(options.run))
+    task = task_of(run.options)
     samples = run_split(run, task, options.split).subsample(options.n_eval, run.seed, balanced=False)
-    open_output(folder, RESULTS, overwrite=options.overwrite)
-    device = resolve_device(options.device, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    results.open(overwrite=options.overwrite)
+    device = resolve_device(options.device or default_device(), torch.device("cpu"))
     pair = feature_pair(run, samples, task.num_labels, device)
-    for name in RESULTS:
-        (folder / name).unlink(missing_ok=True)
-    config = {
-        "command": PROG,
-        "options": {k: v for k, v in dataclasses.asdict(options).items() if k != "overwrite"},
-        "versions": versions(),
-        "run": {"method": run.options.method, "model": run.options.model, "seed": run.seed},
-        "data": {
-            options.split: {
-                "fingerprint": samples.fingerprint,
-                "indices": samples.indices.tolist(),
-                "labels": samples.labels.tolist(),
-                "truncated": samples.n_truncated,
-            }
-        },
-        "label_names": list(task.label_names),
-        "source": task.source,
-        "left_out": pair.left_out,
-    }
-    write_json(folder / "config.json", config)
-    description = {"command": PROG, "run": config["run"], "split": options.split, "left_out": pair.left_out}
-    write_tensors(folder / RESULT, pair.tensors(), description)  # last, as it marks the command as finished
+    results.clear()
+    about = {"method": run.options.method, "model": run.options.model, "seed": run.seed}
+    results.write_config(
+        {
+            "options": stored_options(options),
+            "versions": versions(),
+            "run": about,
+            "data": {options.split: samples.description()},
+            "label_names": list(task.label_names),
+            "source": task.source,
+            "left_out": pair.left_out,
+        }
+    )
+    results.write_features(pair.tensors(), {"run": about, "split": options.split, "left_out": pair.left_out})
     print(f"{len(samples)} {options.split} samples of {task.name}, {pair.features.shape[1]} features before and after")
     if pair.left_out:
         print(f"notice: a head before training is left out: {pair.left_out}")
-    print(f"Results in {folder}: {', '.join(RESULTS)}")
-    return folder
+    print(f"Results in {results.path}: {', '.join(results.written())}")
+    return results.path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

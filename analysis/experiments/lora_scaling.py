@@ -19,9 +19,9 @@ import copy
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -30,46 +30,40 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from analysis.experiments.shared import CONFIG, SUMMARY, ExperimentOptions, option, write_results
-from ntk_lpft.classifier import apply_lora, find_head
-from ntk_lpft.classifier.head import Head
-from ntk_lpft.classifier.linear_head import LinearHeadClassifier
-from ntk_lpft.classifier.prepare import prepared
-from ntk_lpft.classifier.rows import check_rows, collate, padding_id, to_rows
-from ntk_lpft.command import open_output, parse_options, run_command
-from ntk_lpft.compute import build_model, read_data
+from analysis.experiments.folders import ScalingRun
+from analysis.experiments.shared import ExperimentOptions, write_results
+from ntk_lpft.classifier import Classifier, Head, apply_lora
+from ntk_lpft.commands.compute.start import build_classifier, read_samples
+from ntk_lpft.commands.parsing import parse_options
+from ntk_lpft.commands.running import run_command
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import compute_ntk
 from ntk_lpft.kernel.capture import capture
+from ntk_lpft.kernel.gradients import OuterGradients
 from ntk_lpft.kernel.precision import resolve_precision
-from ntk_lpft.kernel.problem import set_up
-from ntk_lpft.kernel.records import OuterRecord
+from ntk_lpft.kernel.setup import open_setup
+from ntk_lpft.options import LoraOptions, option, with_default
 
 PROG = "python -m analysis.experiments.lora_scaling"
 DESCRIPTION = (
     "Measure how close F of LoRA, rescaled, is to F of fine-tuning the adapted weights, for several ranks and draws of "
     "the adapters, beside the paper's bound."
 )
-SCALING = "scaling.csv"
 _CELLS = 2048  # positions of a batch
 
 
-@dataclass
+@dataclass(frozen=True)
 class ScalingOptions(ExperimentOptions):
     """Options of ``python -m analysis.experiments.lora_scaling``."""
 
-    n_train: int = option(16, "training samples in the kernel")
-    ranks: list[int] = field(
-        default_factory=lambda: [1, 2, 4, 8, 16, 32, 64], metadata={"help": "ranks r of the adapters"}
-    )
+    TITLE: ClassVar[str] = "adapters"
+    SAMPLES: ClassVar[int] = 16
+
+    ranks: list[int] = option([1, 2, 4, 8, 16, 32, 64], "ranks r of the adapters")
     draws: int = option(5, "draws of the adapters for each rank")
-    lora_alpha: float = option(8.0, "α; adapters are scaled by α / r")
-    lora_targets: list[str] = field(
-        default_factory=list, metadata={"help": "layers to adapt (default: peft's choice, mostly query and value)"}
-    )
-    epsilons: list[float] = field(
-        default_factory=lambda: [0.1, 0.25, 0.5], metadata={"help": "ε: which entries count as close"}
-    )
+    lora_alpha: float = with_default(LoraOptions, "lora_alpha", 8.0)
+    lora_targets: list[str] = with_default(LoraOptions, "lora_targets", [])
+    epsilons: list[float] = option([0.1, 0.25, 0.5], "ε: which entries count as close")
 
     def check(self) -> None:
         """Refuse what can be seen to be wrong without loading anything.
@@ -85,7 +79,7 @@ class ScalingOptions(ExperimentOptions):
             raise InputError(f"--epsilons {self.epsilons} must lie between 0 and 1")
         if self.lora_alpha == 0:
             raise InputError("--lora-alpha 0 switches the adapters off; give another number")
-        self.start(head_init="lp")
+        self.start()
 
 
 def bound(epsilon: float, rank: int) -> float:
@@ -107,23 +101,23 @@ def adapted(model: nn.Module, head: Head, rank: int, alpha: float, targets: Sequ
 
 def adapter_matrices(model: nn.Module) -> dict[str, Float[Tensor, "r i"]]:
     """Return A of every adapted layer, by the layer's name in the classifier without adapters."""
-    found = {
+    matrices = {
         name.removeprefix("base_model.model.").removesuffix(".lora_A.default.weight"): parameter.detach()
         for name, parameter in model.named_parameters()
         if name.endswith(".lora_A.default.weight")
     }
-    widths = sorted({matrix.shape[1] for matrix in found.values()})
+    widths = sorted({matrix.shape[1] for matrix in matrices.values()})
     if len(widths) != 1:
         raise InputError(
             f"the adapted layers take inputs of {' and '.join(map(str, widths))} entries, so that A has no single "
             "variance; name --lora-targets of one width"
         )
-    return found
+    return matrices
 
 
 def layer_gradients(
     model: nn.Module, inputs: Any, layers: Sequence[str], precision: str
-) -> dict[str, list[tuple[Tensor, OuterRecord]]]:
+) -> dict[str, list[tuple[Tensor, OuterGradients]]]:
     """Gradients G = Σ_t g_t a_tᵀ of the logits with respect to the layers' weights, as factors.
 
     Args:
@@ -142,26 +136,22 @@ def layer_gradients(
     weights = {f"{layer}.weight": layer for layer in layers}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in weights)
-    device = next(model.parameters()).device
-    kind = resolve_precision(precision, device)
-    found: dict[str, list[tuple[Tensor, OuterRecord]]] = {layer: [] for layer in layers}
-    with prepared(model, kind.model, device):
-        problem = set_up(
-            model, to_rows(inputs, model), [], symmetric=True, outputs="full", precision=kind, device=device
-        )
-        order = torch.tensor(problem.column_order)
-        for batch in problem.batches(_CELLS):
-            records = capture(model, [s for s in problem.sites if s.rule], batch, problem.seeds, kind.kernel)
+    factors: dict[str, list[tuple[Tensor, OuterGradients]]] = {layer: [] for layer in layers}
+    with open_setup(model, inputs, precision=precision) as setup:
+        order = torch.tensor(setup.column_order)
+        dense = [parameter for parameter in setup.parameters if parameter.rule]
+        for batch in setup.batches(_CELLS):
+            captured = capture(model, dense, batch, setup.seeds, setup.precision.kernel)
             for name, layer in weights.items():
-                record = records.get(name)
-                if not isinstance(record, OuterRecord):
+                gradients = captured.get(name)
+                if not isinstance(gradients, OuterGradients):
                     raise InputError(f"layer {layer} is no plain linear layer, once for each position; name others")
-                found[layer].append((order[batch.start : batch.start + batch.size], record))
-    return found
+                factors[layer].append((order[batch.start : batch.start + batch.size], gradients))
+    return factors
 
 
 def lora_kernels(
-    gradients: Mapping[str, Sequence[tuple[Tensor, OuterRecord]]],
+    gradients: Mapping[str, Sequence[tuple[Tensor, OuterGradients]]],
     draws: Sequence[Mapping[str, Float[Tensor, "r i"]]],
     samples: int,
 ) -> Float[Tensor, "draws n c n c"]:
@@ -223,7 +213,7 @@ def measure_scaling(
     Raises:
         InputError: Bad inputs, layers that LoRA cannot adapt, or whose inputs differ in width.
     """
-    head = _head_of(model, inputs)
+    head = Classifier.of(model, inputs).head
     table: list[dict[str, Any]] = []
     drawn: list[dict[str, Tensor]] = []
     for rank in ranks:
@@ -270,14 +260,6 @@ def measure_scaling(
     }  # fmt: skip
 
 
-def _head_of(model: nn.Module, inputs: Any) -> Head:
-    rows = to_rows(inputs, model)
-    check_rows(rows, model)
-    if isinstance(model, LinearHeadClassifier):
-        return Head("classifier", model.classifier)
-    return find_head(model, collate(rows[:1], padding_id(model, rows), next(model.parameters()).device).tensors)
-
-
 def _ft_kernel(model: nn.Module, inputs: Any, layers: Sequence[str], precision: str) -> Float[Tensor, "n c n c"]:
     """F of fine-tuning the layers' weights alone."""
     alone, weights = copy.deepcopy(model), {f"{layer}.weight" for layer in layers}
@@ -292,8 +274,8 @@ def _check(model: nn.Module, inputs: Any, kernel: Float[Tensor, "n c n c"], prec
     Raises:
         RuntimeError: They differ by more than rounding.
     """
-    found = compute_ntk(model, inputs, groups=False, precision=precision).ft_effective.double()
-    difference = float((kernel - found).norm() / found.norm())
+    expected = compute_ntk(model, inputs, groups=False, precision=precision).ft_effective.double()
+    difference = float((kernel - expected).norm() / expected.norm())
     if not difference < resolve_precision(precision, torch.device("cpu")).tolerance:
         raise RuntimeError(f"F of LoRA differs from the adapted model's by {difference:.1e}")
     return difference
@@ -309,13 +291,13 @@ def compare(
         K̂_ab with |K̂_ab − K_ab| ≤ ε |K_ab| (``share_within_ε``), and ≤ ε (K_aa K_bb)^½ (``share_of_norms_within_ε``).
     """
     size = exact.shape[0] * exact.shape[1]
-    found, true = kernel.reshape(size, size), exact.reshape(size, size)
-    error = (found - true).abs()
+    estimate, true = kernel.reshape(size, size), exact.reshape(size, size)
+    error = (estimate - true).abs()
     norms = true.diagonal().clamp_min(0).sqrt()
     result = {
         "relative_error": float(error.norm() / true.norm()),
-        "norm_ratio": float(found.norm() / true.norm()),
-        "trace_ratio": float(found.trace() / true.trace()),
+        "norm_ratio": float(estimate.norm() / true.norm()),
+        "trace_ratio": float(estimate.trace() / true.trace()),
     }
     for e in epsilons:
         result[f"share_within_{e:g}"] = float((error <= e * true.abs()).double().mean())
@@ -352,13 +334,12 @@ def run_scaling(options: ScalingOptions) -> Path:
         InputError: Anything wrong with the options, the data or the model.
     """
     options.check()
-    start = options.start(head_init="lp")
-    folder = options.folder_for("lora-scaling")
-    data = read_data(start)
-    open_output(folder, (CONFIG, SCALING, SUMMARY), overwrite=options.overwrite)
+    run = ScalingRun(options.folder_for("lora-scaling"))
+    samples = read_samples(options.start())
+    run.open(overwrite=options.overwrite)
     table, summary = measure_scaling(
-        build_model(start, data),
-        data.train,
+        build_classifier(options.start(), samples).module,
+        samples.train,
         ranks=options.ranks,
         draws=options.draws,
         seed=options.seed,
@@ -369,8 +350,8 @@ def run_scaling(options: ScalingOptions) -> Path:
         progress=True,
     )
     show(summary, options.epsilons)
-    write_results(folder, PROG, options, data, (SCALING, table), summary)
-    return folder
+    write_results(run, options, samples, table, summary)
+    return run.path
 
 
 def show(summary: Mapping[str, Any], epsilons: Sequence[float]) -> None:

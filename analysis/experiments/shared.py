@@ -3,108 +3,78 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
-from ntk_lpft.command import write_json
-from ntk_lpft.compute import ComputeOptions, Data
-from ntk_lpft.errors import InputError
-from ntk_lpft.kernel.identity import versions
-
-CONFIG, SUMMARY = "config.json", "summary.json"
-
-
-def option(default: Any, text: str) -> Any:
-    """Dataclass field with a help text."""
-    return field(default=default, metadata={"help": text})
+from analysis.experiments.folders import ExperimentRun
+from ntk_lpft.choices import choose
+from ntk_lpft.commands.compute.options import ComputeOptions
+from ntk_lpft.commands.compute.start import KernelSamples
+from ntk_lpft.commands.parsing import stored_options
+from ntk_lpft.kernel import KernelSettings
+from ntk_lpft.options import DataOptions, ModelOptions, OutputOptions, SeedOptions, with_default
+from ntk_lpft.provenance import versions
 
 
-@dataclass
-class ExperimentOptions:
+@dataclass(frozen=True)
+class ExperimentOptions(OutputOptions, SeedOptions, ModelOptions, DataOptions):
     """Options that say which samples and which model: those that ``python -m ntk_lpft.compute`` has for the same."""
 
-    model: str = option("minilm", "model: a Hub name, a folder, or the bundled 'minilm'")
-    dataset: str = option("cb", "task by name; see --train-file for your own data")
-    data_dir: str | None = option(None, "folder with original releases (default: $NTK_LPFT_DATA, else the Hub)")
-    train_file: str | None = option(None, "your own training data, instead of --dataset")
-    text_columns: list[str] = field(
-        default_factory=lambda: ["text"], metadata={"help": "one or two text columns of your own data"}
-    )
-    label_column: str = option("label", "label column of your own data")
-    max_length: int = option(128, "longest row in tokens")
-    seed: int = option(0, "seed of samples, new head and draws")
-    precision: str = option("float32", "float32 or float64")
-    device: str | None = option(None, "cpu, cuda, cuda:1 (default: cuda where there is one)")
-    output_dir: str | None = option(None, "folder for the results (default: below runs)")
-    overwrite: bool = option(False, "replace results in the output folder")
+    SAMPLES: ClassVar[int]  # training samples where none are asked for
 
-    def start(self, **more: Any) -> ComputeOptions:
+    dataset: str = with_default(DataOptions, "dataset", "cb")
+    head_init: str = with_default(ModelOptions, "head_init", "lp")
+    precision: str = with_default(KernelSettings, "precision", "float32")
+    device: str | None = with_default(KernelSettings, "device", None)
+
+    def start(self) -> ComputeOptions:
         """Return options of ``python -m ntk_lpft.compute`` with the same samples and model.
 
         Raises:
             InputError: Some of them makes no sense.
         """
-        if self.precision not in ("float32", "float64"):
-            raise InputError(f"unknown --precision {self.precision!r}; choose float32 or float64")
-        names = {f.name for f in dataclasses.fields(ComputeOptions)}
+        choose("--precision", self.precision, ("float32", "float64"))
+        names = {field.name for field in dataclasses.fields(ComputeOptions)}
         shared = {name: value for name, value in dataclasses.asdict(self).items() if name in names}
-        options = ComputeOptions(**{**shared, "n_eval": 1, "eval_split": "validation", **more})
-        options.check()
-        return options
+        rows = {"n_train": self.SAMPLES if self.n_train is None else self.n_train, "n_eval": 1}
+        return ComputeOptions(**{**shared, **rows, "eval_split": "validation"}).resolved()
 
     def folder_for(self, *parts: str) -> Path:
         """Return where the results go: the folder that was asked for, or ``runs/PART-…-MODEL-DATASET``."""
         if self.output_dir is not None:
             return Path(self.output_dir).expanduser()
-        data = Path(self.train_file).stem if self.train_file else self.dataset
-        return Path("runs") / "-".join([*parts, Path(self.model).name, data])
+        return Path("runs") / "-".join([*parts, self.model_name, self.data_name])
 
 
 def write_results(
-    folder: Path,
-    command: str,
+    run: ExperimentRun,
     options: ExperimentOptions,
-    data: Data,
-    table: tuple[str, pd.DataFrame],
+    samples: KernelSamples,
+    table: pd.DataFrame,
     summary: Mapping[str, Any],
 ) -> None:
-    """Write settings, a table and a summary, each whole or not at all; the summary last, as it marks the end.
+    """Write settings, a table and a summary; the summary last, as it marks the end.
 
     Args:
-        folder: Where to; it exists.
-        command: How the command is called.
-        options: What it was asked for.
-        data: What it was run on.
-        table: The table's file name, and the table.
+        run: Where to.
+        options: What was asked for.
+        samples: What it was run on.
+        table: One row for each draw.
         summary: What was found.
     """
-    name, frame = table
-    for file in (CONFIG, name, SUMMARY):
-        (folder / file).unlink(missing_ok=True)
-    train = data.train
-    config = {
-        "command": command,
-        "options": {key: value for key, value in dataclasses.asdict(options).items() if key != "overwrite"},
-        "versions": versions(),
-        "data": {
-            "train": {
-                "fingerprint": train.fingerprint,
-                "indices": train.indices.tolist(),
-                "labels": train.labels.tolist(),
-                "truncated": train.n_truncated,
-            }
-        },
-        "label_names": list(data.task.label_names),
-        "source": data.task.source,
-    }
-    write_json(folder / CONFIG, config)
-    partial = folder / f".{name}.{os.getpid()}.partial"
-    frame.to_csv(partial, index=False)
-    os.replace(partial, folder / name)
-    write_json(folder / SUMMARY, summary)
-    print(f"Results in {folder}: {CONFIG}, {name}, {SUMMARY}")
+    run.clear()
+    run.write_config(
+        {
+            "options": stored_options(options),
+            "versions": versions(),
+            "data": {"train": samples.train.description()},
+            "label_names": list(samples.task.label_names),
+            "source": samples.task.source,
+        }
+    )
+    run.write_results(table, summary)
+    print(f"Results in {run.path}: {', '.join(run.written())}")

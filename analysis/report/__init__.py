@@ -1,5 +1,6 @@
 """One self-contained page of a results folder: claims, tables, figures, settings and how every job went."""
 
-from analysis.report.page import build_page
+import lazy_loader
 
-__all__ = ["build_page"]
+# Names are imported when they are used, so that ``--help`` does not wait for torch, transformers and pandas.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,11 +11,10 @@ from tqdm import tqdm
 
 from analysis import catalogue
 from analysis.catalogue import Item
-from analysis.jobs import JOBS_FOLDER
 from analysis.report.pictures import Picture, picture_of
 from analysis.report.settings import data_settings, duration, job_summaries, suite_settings
 from analysis.report.verdicts import view_claims
-from analysis.results import Results, describe_problem
+from analysis.suite.results import Results, describe_problem
 from analysis.tables import Table, make_claims, make_table
 from analysis.tables.collect import how_to_run
 from figures import caption, draw
@@ -58,8 +57,8 @@ def build_page(results: Results, *, progress: bool = False) -> str:
         parts = [_part(results, item) for item in bar]
     try:
         claims, missing = make_claims(results), ""
-    except InputError as problem:
-        claims, missing = None, str(problem)
+    except InputError as error:
+        claims, missing = None, str(error)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -73,9 +72,9 @@ def build_page(results: Results, *, progress: bool = False) -> str:
         settings=suite_settings(results),
         data=data_settings(results),
         command=f"python -m analysis.run --suite {results.suite['name']}",
-        again=f"python -m analysis.run --suite {results.suite['name']} --output-dir {results.folder} --retry",
-        folder=results.folder.name,
-        log_folder=JOBS_FOLDER,
+        again=f"python -m analysis.run --suite {results.suite['name']} --output-dir {results.folder.path} --retry",
+        folder=results.folder.path.name,
+        log_folder=results.folder.JOBS,
         problems=[describe_problem(entry, results.folder) for entry in results.problems],
         jobs=job_summaries(results),
         count=len(results.entries),
@@ -95,8 +94,8 @@ def _part(results: Results, item: Item) -> Part:
             return Part(item, label, table=make_table(results, item.name))
         picture = picture_of(draw(results, item.name), f"{label}: {item.title}")
         return Part(item, label, picture=picture, caption=caption(results, item.name))
-    except InputError as problem:
-        return Part(item, label, missing=_with_command(str(problem), how_to_run(results, item.name)))
+    except InputError as error:
+        return Part(item, label, missing=_with_command(str(error), how_to_run(results, item.name)))
 
 
 def _with_command(text: str, command: str) -> Markup:

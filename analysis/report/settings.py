@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.jobs import KINDS
-from analysis.results import Entry, Results
+from analysis.suite.job import KINDS
+from analysis.suite.results import Entry, Results
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def suite_settings(results: Results) -> list[tuple[str, str]]:
         "experiments": "Side experiments",
         "experiment_rows": "Their training rows",
     }
-    found = [(label, _words(given[key])) for key, label in names.items() if given.get(key) is not None]
-    return [(label, text.replace("{results}/", "")) for label, text in found]
+    shown = [(label, _words(given[key])) for key, label in names.items() if given.get(key) is not None]
+    return [(label, text.replace("{results}/", "")) for label, text in shown]
 
 
 def data_settings(results: Results) -> list[tuple[str, list[str]]]:
@@ -65,13 +65,14 @@ def _words(value: object) -> str:
 
 def job_summaries(results: Results) -> list[KindSummary]:
     """Sum the jobs up by kind, without kinds that were not asked for."""
-    found = []
+    summaries = []
     for kind, about in KINDS.items():
         entries = [entry for entry in results.entries if entry.job.kind == kind]
         if entries:
-            good = sum(not entry.broken for entry in entries)
-            found.append(KindSummary(kind, about.says, good, entries, sum(entry.record.seconds for entry in entries)))
-    return found
+            finished = sum(not entry.broken for entry in entries)
+            seconds = sum(entry.record.seconds for entry in entries)
+            summaries.append(KindSummary(kind, about.says, finished, entries, seconds))
+    return summaries
 
 
 def duration(seconds: float) -> str:

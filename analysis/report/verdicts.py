@@ -77,9 +77,9 @@ class ClaimsView:
     @property
     def counts(self) -> list[tuple[int, VerdictWords]]:
         """How often each verdict occurs, without those that do not."""
-        found = [row.verdict.kind for claim in self.groups for row in claim.rows]
+        kinds = [row.verdict.kind for claim in self.groups for row in claim.rows]
         return [
-            (found.count(kind), VerdictWords(words, "", kind, sign)) for words, kind, sign in VERDICTS if kind in found
+            (kinds.count(kind), VerdictWords(words, "", kind, sign)) for words, kind, sign in VERDICTS if kind in kinds
         ]
 
 

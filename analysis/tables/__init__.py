@@ -1,47 +1,6 @@
 """The paper's tables, made from a results folder: numbers over seeds, beside the paper's, and what is missing."""
 
-from __future__ import annotations
+import lazy_loader
 
-from collections.abc import Callable, Mapping
-
-from analysis.results import Results
-from analysis.tables import accuracy, calibration, claims, experiments, features, kernel
-from analysis.tables.claims import make_claims
-from analysis.tables.table import Table
-from ntk_lpft.errors import InputError
-
-_MAKERS: Mapping[str, Callable[[Results], Table]] = {
-    "table1": features.table1,
-    "table2": kernel.table2,
-    "table3": calibration.table3,
-    "table8": accuracy.table8,
-    "table10": accuracy.table10,
-    "table11": features.table11,
-    "table12": features.table12,
-    "table13": features.table13,
-    "sampling": experiments.sampling,
-    "lora": experiments.lora,
-    claims.NAME: make_claims,
-}
-NAMES = tuple(_MAKERS)
-
-
-def make_table(results: Results, name: str) -> Table:
-    """Make a table.
-
-    Args:
-        results: The results.
-        name: One of the catalogue's tables, or ``claims``.
-
-    Returns:
-        The table.
-
-    Raises:
-        InputError: There is no such table, or none of its jobs has results; then it names the command that runs them.
-    """
-    if name not in _MAKERS:
-        raise InputError(f"unknown table {name!r}; choose from {', '.join(NAMES)}")
-    return _MAKERS[name](results)
-
-
-__all__ = ["NAMES", "Table", "make_claims", "make_table"]
+# Names are imported when they are used, so that ``--help`` does not wait for torch, transformers and pandas.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

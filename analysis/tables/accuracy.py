@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from analysis.catalogue import item_of
-from analysis.results import Results
+from analysis.suite.results import Results
 from analysis.tables.assemble import METHOD_ORDER, assemble
 from analysis.tables.cells import Measure, Row
 from analysis.tables.collect import Collected, Problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.catalogue import Item
-from analysis.results import Results
+from analysis.suite.results import Results
 from analysis.tables.cells import Measure, Row, lay_out, tidy
 from analysis.tables.collect import Problems
 from analysis.tables.setting import describe_setting

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pandas as pd
-
 from analysis.catalogue import item_of
-from analysis.results import Entry, Results
+from analysis.suite.results import Entry, Results
 from analysis.tables.assemble import METHOD_ORDER, assemble
 from analysis.tables.cells import Cell, Measure, Row
 from analysis.tables.collect import Collected, Problems, collect, require_any
@@ -19,7 +17,7 @@ from ntk_lpft.errors import InputError
 Errors = Mapping[str, float]
 
 # What the table shows, by name: stage and measure in a calibration's csv.
-_FOUND: Mapping[str, tuple[str, str]] = {
+_SOURCES: Mapping[str, tuple[str, str]] = {
     "ece_pct": ("before", "ece"),
     "ece_scaled_pct": ("after", "ece"),
     "mce_pct": ("before", "mce"),
@@ -42,35 +40,33 @@ def read_calibration(entry: Entry) -> Errors:
     Raises:
         InputError: The file is no calibration's.
     """
-    frame = pd.read_csv(entry.folder / "calibration.csv")
-    if not {"split", "stage", "measure", "value"} <= set(frame.columns):
-        raise InputError("its calibration.csv is damaged")
+    frame = entry.run.measures()
     test = frame[frame["split"] == TEST]
-    found = {}
-    for name, (stage, measure) in _FOUND.items():
+    errors = {}
+    for name, (stage, measure) in _SOURCES.items():
         values = test[(test["stage"] == stage) & (test["measure"] == measure)]["value"]
         if len(values) > 1:
-            raise InputError("its calibration.csv holds several runs")
+            raise InputError(f"its {entry.run.MEASURES} holds several runs")
         if len(values):
-            found[name] = 100 * float(values.iloc[0])
-    return found
+            errors[name] = 100 * float(values.iloc[0])
+    return errors
 
 
 def table3(results: Results) -> Table:
     """Make the table of ECE and MCE on the test split, before and after temperature scaling."""
     item, problems = item_of("table3"), Problems()
-    found = collect(results, "calibration", read_calibration, problems)
-    require_any(results, item, [found], problems)
+    calibrations = collect(results, "calibration", read_calibration, problems)
+    require_any(results, item, [calibrations], problems)
     rows = []
     for dataset in results.datasets:
         for method in METHOD_ORDER[1:]:
-            cells = {measure.name: _cell(found, dataset, method, measure) for measure in MEASURES}
+            cells = {measure.name: _cell(calibrations, dataset, method, measure) for measure in MEASURES}
             rows.append(Row((dataset, method), cells))
     says = "15 equal-width bins on the top probability; temperature fitted on validation NLL."
     return assemble(results, item, ("dataset", "method"), MEASURES, rows, says, problems)
 
 
-def _cell(found: Collected[Errors], dataset: str, method: str, measure: Measure) -> Cell:
+def _cell(calibrations: Collected[Errors], dataset: str, method: str, measure: Measure) -> Cell:
     paper = paper_number("table3", measure.name, dataset, method)
     name = measure.header.removesuffix(", %")
-    return found.cell(dataset, method, name, lambda content: content[measure.name], paper)
+    return calibrations.cell(dataset, method, name, lambda content: content[measure.name], paper)

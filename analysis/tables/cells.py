@@ -65,8 +65,8 @@ class Cell:
     @property
     def std(self) -> float:
         """Standard deviation over seeds (``ddof`` 1); NaN for fewer than two, and where values are infinite."""
-        found = list(self.values.values())
-        return float(np.std(found, ddof=1)) if len(found) > 1 and np.isfinite(found).all() else math.nan
+        values = list(self.values.values())
+        return float(np.std(values, ddof=1)) if len(values) > 1 and np.isfinite(values).all() else math.nan
 
     @property
     def difference(self) -> float:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.claims import CLAIMS, Verdict, check
-from analysis.results import Results
-from analysis.tables import evidence
+from analysis.suite.results import Results
+from analysis.tables import claim_facts
 from analysis.tables.cells import NOTHING, write_number
 from analysis.tables.collect import Problems, how_to_run
 from analysis.tables.setting import describe_setting
@@ -43,44 +43,44 @@ def make_claims(results: Results) -> Table:
         InputError: None of the jobs that claims are tested on has results.
     """
     problems = Problems()
-    found = evidence.gather(results, problems)
-    if not any(seeds for each in found for seeds in each.facts.values()):
+    evidence = claim_facts.gather(results, problems)
+    if not any(seeds for each in evidence for seeds in each.facts.values()):
         raise InputError(f"no claim can be tested: no job has results; {how_to_run(results, 'table1 …')} makes some")
-    verdicts = [check(claim, each) for claim in CLAIMS for each in found]
-    datasets = [each.dataset for each in found]
+    verdicts = [check(claim, each) for claim in CLAIMS for each in evidence]
+    datasets = [each.dataset for each in evidence]
     return Table(
         NAME,
         TITLE,
         _tidy(verdicts),
         _lay_out(verdicts),
         2,
-        f"{describe_setting(results, evidence.KINDS, datasets)} {SAYS}",
+        f"{describe_setting(results, claim_facts.KINDS, datasets)} {SAYS}",
         problems.lines(),
     )
 
 
 def _tidy(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     lines = []
-    for found in verdicts:
-        values = list(found.values.values())
-        low, high = found.interval
+    for verdict in verdicts:
+        values = list(verdict.values.values())
+        low, high = verdict.interval
         lines.append(
             {
-                "claim": found.claim.name,
-                "says": found.claim.says,
-                "dataset": found.dataset,
-                "statistic": found.claim.statistic,
-                "mean": found.estimate,
+                "claim": verdict.claim.name,
+                "says": verdict.claim.says,
+                "dataset": verdict.dataset,
+                "statistic": verdict.claim.statistic,
+                "mean": verdict.estimate,
                 "low": low,
                 "high": high,
                 "minimum": min(values, default=math.nan),
                 "maximum": max(values, default=math.nan),
                 "seeds": len(values),
-                "asked": len(found.asked),
-                "true": sum(found.holds.values()),
-                "undecided": found.undecided,
-                "verdict": found.verdict,
-                "reason": found.reason,
+                "asked": len(verdict.asked),
+                "true": sum(verdict.holds.values()),
+                "undecided": verdict.undecided,
+                "verdict": verdict.verdict,
+                "reason": verdict.reason,
             }
         )
     return pd.DataFrame(lines)
@@ -89,24 +89,24 @@ def _tidy(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 def _lay_out(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     rows = [
         (
-            found.claim.says,
-            found.dataset,
-            found.claim.statistic,
-            _value(found),
-            f"{len(found.values)}" if len(found.values) == len(found.asked) else
-            f"{len(found.values)} of {len(found.asked)}",
-            found.verdict + (f": {found.remark}" if found.remark else ""),
+            verdict.claim.says,
+            verdict.dataset,
+            verdict.claim.statistic,
+            _value(verdict),
+            f"{len(verdict.values)}" if len(verdict.values) == len(verdict.asked) else
+            f"{len(verdict.values)} of {len(verdict.asked)}",
+            verdict.verdict + (f": {verdict.remark}" if verdict.remark else ""),
         )
-        for found in verdicts
+        for verdict in verdicts
     ]  # fmt: skip
     layout = pd.DataFrame(rows, dtype=object)
     layout.columns = pd.MultiIndex.from_tuples([(name, "") for name in _COLUMNS])
     return layout
 
 
-def _value(found: Verdict) -> str:
-    if not found.values:
+def _value(verdict: Verdict) -> str:
+    if not verdict.values:
         return NOTHING
-    low, high = found.interval
-    text = write_number(found.estimate, "number")
+    low, high = verdict.interval
+    text = write_number(verdict.estimate, "number")
     return text if math.isnan(low) else f"{text} [{write_number(low, 'number')}, {write_number(high, 'number')}]"

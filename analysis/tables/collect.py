@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from analysis.catalogue import Item
-from analysis.results import Entry, Results, describe_problem
+from analysis.suite.results import Entry, Results, describe_problem
 from analysis.tables.cells import Cell, Paper
 from ntk_lpft.errors import InputError
 
@@ -73,7 +73,7 @@ class Collected(Generic[T]):
         Returns:
             The number by seed, without those that are undefined.
         """
-        found = {}
+        numbers = {}
         for seed, content in self.contents.get((dataset, method), {}).items():
             entry = self.entries[dataset, method][seed]
             try:
@@ -84,8 +84,8 @@ class Collected(Generic[T]):
             if math.isnan(value):
                 self.problems.note(entry, f"its {name} is undefined")
             else:
-                found[seed] = value
-        return found
+                numbers[seed] = value
+        return numbers
 
     def cell(self, dataset: str, method: str, name: str, pick: Callable[[T], Any], paper: Paper | None = None) -> Cell:
         """Make the cell of one number; see `numbers`."""
@@ -117,25 +117,25 @@ def collect(results: Results, kind: str, read: Callable[[Entry], T], problems: P
             continue
         try:
             contents.setdefault(key, {})[job.seed] = read(entry)
-        except UNREADABLE as problem:
-            said = problem if isinstance(problem, InputError) else f"cannot be read ({type(problem).__name__})"
-            problems.note(entry, str(said))
+        except UNREADABLE as error:
+            said = error if isinstance(error, InputError) else f"cannot be read ({type(error).__name__})"
+            problems.note(entry, str(said).replace(f"{entry.run.path}/", ""))  # the line names the folder
     return Collected(kind, contents, entries, problems)
 
 
 def how_to_run(results: Results, name: str) -> str:
     """Return the command that runs a table's jobs."""
     suite = results.suite.get("name", "SUITE")
-    return f"python -m analysis.run --suite {suite} --only {name} --output-dir {results.folder}"
+    return f"python -m analysis.run --suite {suite} --only {name} --output-dir {results.folder.path}"
 
 
-def require_any(results: Results, item: Item, found: Iterable[Collected[Any]], problems: Problems) -> None:
+def require_any(results: Results, item: Item, collected: Iterable[Collected[Any]], problems: Problems) -> None:
     """Make sure that there is something to make a table of.
 
     Raises:
         InputError: No job of any of the kinds has results.
     """
-    if any(contents for each in found for contents in each.contents.values()):
+    if any(contents for each in collected for contents in each.contents.values()):
         return
     lines = problems.lines()
     why = f" ({lines[0]}{'; …' if len(lines) > 1 else ''})" if lines else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from analysis.catalogue import item_of
-from analysis.results import Results
+from analysis.suite.results import Results
 from analysis.tables.assemble import METHOD_ORDER, PRETRAINED, assemble
 from analysis.tables.cells import Cell, Measure, Row
 from analysis.tables.collect import Collected, Problems, how_to_run
@@ -113,11 +113,11 @@ def tests_with_ood(runs: Collected[Metrics], results: Results, name: str) -> Map
     Raises:
         InputError: None has.
     """
-    found = {dataset: ood_tests(runs, dataset) for dataset in results.datasets}
-    having = {dataset: (TEST, *splits) for dataset, splits in found.items() if splits}
+    tests = {dataset: ood_tests(runs, dataset) for dataset in results.datasets}
+    having = {dataset: (TEST, *splits) for dataset, splits in tests.items() if splits}
     if not having:
         raise InputError(
-            f"{name}: no data set of {results.folder} has OOD tests; run one that has, such as amazon-snippets or "
+            f"{name}: no data set of {results.folder.path} has OOD tests; run one that has, such as amazon-snippets or "
             f"amazon: {how_to_run(results, name)}"
         )
     return having

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.catalogue import item_of
-from analysis.results import Entry, Results
+from analysis.suite.results import Entry, Results
 from analysis.tables.assemble import METHOD_ORDER, assemble
 from analysis.tables.cells import Cell, Measure, Row
 from analysis.tables.collect import Collected, Problems, collect, require_any
@@ -38,9 +38,9 @@ def read_statistics(entry: Entry) -> Statistics:
         InputError: The file is missing or damaged.
         KeyError: It has no statistics of P, F or P+F.
     """
-    rows = entry.json("summary.json")["statistics"]
-    found = {str(row["kernel"]): row for row in rows}
-    return {name: found[name] for name in _PAPER_NAMES}
+    rows = entry.run.summary()["statistics"]
+    by_kernel = {str(row["kernel"]): row for row in rows}
+    return {name: by_kernel[name] for name in _PAPER_NAMES}
 
 
 def table2(results: Results) -> Table:

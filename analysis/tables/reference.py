@@ -33,15 +33,15 @@ def _lines(table: str) -> Mapping[tuple[str, ...], Mapping[str, float]]:
     name, keys = _KEYS[table]
     with (FOLDER / name).open(encoding="utf-8") as file:
         frame = pd.read_csv(file)
-    found: dict[tuple[str, ...], dict[str, float]] = {}
+    by_key: dict[tuple[str, ...], dict[str, float]] = {}
     for line in frame.to_dict(orient="records"):
         key = tuple("" if pd.isna(line[column]) else str(line[column]) for column in keys)
-        found[key] = {
+        by_key[key] = {
             str(column): float(value)
             for column, value in line.items()
             if isinstance(value, int | float) and not pd.isna(value)
         }
-    return found
+    return by_key
 
 
 def paper_number(table: str, measure: str, *key: str) -> Paper | None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from analysis.catalogue import Item
-from analysis.results import Entry, Results
-from analysis.suites import METHODS
+from analysis.suite.definitions import METHODS
+from analysis.suite.results import Entry, Results
 from analysis.tables.collect import Collected, Problems, collect, require_any
 from ntk_lpft.errors import InputError
 from ntk_lpft.tasks.registry import PAPER_TASKS
@@ -23,10 +23,10 @@ def read_metrics(entry: Entry) -> Metrics:
     Raises:
         InputError: It is missing or damaged, or that of another run.
     """
-    metrics = entry.json("metrics.json")
+    metrics = entry.run.metrics()
     for name in ("method", "dataset", "seed"):
         if str(metrics[name]) != str(getattr(entry.job, name)):
-            raise InputError(f"its metrics.json is of {name} {metrics[name]}")
+            raise InputError(f"its {entry.run.METRICS} is of {name} {metrics[name]}")
     return metrics
 
 
@@ -57,16 +57,16 @@ def norms_before(runs: Collected[Metrics], dataset: str) -> tuple[dict[int, floa
     Returns:
         The norm by seed, of the first method that has it; and the seeds asked for with any method.
     """
-    found: dict[int, float] = {}
+    norms: dict[int, float] = {}
     for method in METHODS:
         numbers = runs.numbers(dataset, method, "head norm before training", of_head("norm_before"))
-        found = {**numbers, **found}
-    return dict(sorted(found.items())), runs.asked(dataset, METHODS)
+        norms = {**numbers, **norms}
+    return dict(sorted(norms.items())), runs.asked(dataset, METHODS)
 
 
 def ood_tests(runs: Collected[Metrics], dataset: str) -> list[str]:
     """OOD tests that runs of a data set report, as ``ood.NAME``; those the paper has where no run says."""
-    found = [
+    reported = [
         split
         for method in METHODS
         for metrics in runs.contents.get((dataset, method), {}).values()
@@ -75,4 +75,4 @@ def ood_tests(runs: Collected[Metrics], dataset: str) -> list[str]:
     ]
     known = [f"{OOD}{name}" for name in PAPER_TASKS[dataset].ood] if dataset in PAPER_TASKS else []
     ran = any(runs.contents.get((dataset, method)) for method in METHODS)
-    return list(dict.fromkeys(found)) if ran else known
+    return list(dict.fromkeys(reported)) if ran else known

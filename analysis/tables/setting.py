@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from analysis.results import Results
-from analysis.suites import DataSettings, suite_of
+from analysis.suite.definitions import DataSettings, suite_of
+from analysis.suite.results import Results
 
 _PAPER = suite_of("paper")
 _COMPARED = ("finetune", "kernel", "calibration")  # what the paper reports over seeds

@@ -62,36 +62,32 @@ def read_array(path: str | Path, key: str, *, alone: bool = True) -> Shaped[np.n
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if kind == ".safetensors":
-        found = read_tensors(path)
-        if key not in found and not (alone and len(found) == 1):
-            raise InputError(f"{path} has no tensor {key!r}; it has {', '.join(sorted(found)) or 'none'}")
-        return to_array(found.get(key, next(iter(found.values()))))
+        tensors = _read_safetensors(path)
+        if key not in tensors and not (alone and len(tensors) == 1):
+            raise InputError(f"{path} has no tensor {key!r}; it has {', '.join(sorted(tensors)) or 'none'}")
+        return to_array(tensors.get(key, next(iter(tensors.values()))))
     if kind == ".npy":
         return _read_npy(path)
     return _read_table(path, "\t" if kind == ".tsv" else ",")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        InputError: It is missing or damaged.
-    """
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file of any origin; those of a run have a checksum, and are read by its folder."""
     try:
         with safetensors.safe_open(path, framework="pt") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as problem:
-        raise InputError(f"{path} is missing, truncated or no safetensors file ({problem})") from problem
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path} is missing, truncated or no safetensors file ({error})") from error
 
 
 def _read_npy(path: Path) -> Shaped[np.ndarray, "..."]:
     try:
-        found = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as problem:
-        raise InputError(f"{path} is no npy file of plain numbers ({problem})") from problem
-    if not isinstance(found, np.ndarray):
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path} is no npy file of plain numbers ({error})") from error
+    if not isinstance(array, np.ndarray):
         raise InputError(f"{path} is an archive of several arrays; save one array by numpy.save")
-    return found
+    return array
 
 
 def _read_table(path: Path, separator: str) -> Shaped[np.ndarray, "n k"]:
@@ -106,11 +102,11 @@ def _read_table(path: Path, separator: str) -> Shaped[np.ndarray, "n k"]:
                             keep_default_na=False, na_values=["nan", "NaN", "NAN"], skip_blank_lines=True,
                             index_col=False, on_bad_lines="error")  # fmt: skip
         return table.to_numpy(dtype=np.float64)
-    except (ValueError, OSError) as problem:
-        reason = " ".join(str(problem).split())
-        if isinstance(problem, InputError):
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is no table of numbers ({reason})") from problem
+        raise InputError(f"{path} is no table of numbers ({reason})") from error
 
 
 def _is_number(cell: str) -> bool:

@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int, Int64
 from scipy.sparse import csr_array
 
 from ntk_lpft.calibration.predictions import Predictions
-from ntk_lpft.errors import InputError
+from ntk_lpft.calibration.settings import check_bins
 
 Weights: TypeAlias = Float64[np.ndarray, "r n"]
 Statistic: TypeAlias = Callable[[Weights], Float64[np.ndarray, " r"]]
@@ -49,23 +49,13 @@ class Bins:
         return self.accuracy - self.confidence
 
 
-def check_bins(bins: int) -> None:
-    """Refuse a number of bins below one.
-
-    Raises:
-        InputError: It is.
-    """
-    if bins < 1:
-        raise InputError(f"{bins} bins are too few; use at least 1 (15 is usual)")
-
-
 def bin_edges(bins: int) -> Float64[np.ndarray, " m_plus_1"]:
     """Return m/M for m = 0 … M, each rounded once, so that a confidence of 2/15 lies on the edge 2/15."""
     check_bins(bins)
     return np.arange(bins + 1) / bins
 
 
-def bin_index(probabilities: Float64[np.ndarray, "..."], bins: int) -> Int64[np.ndarray, "..."]:
+def bin_index(probabilities: Float64[np.ndarray, "..."], bins: int) -> Int[np.ndarray, "..."]:
     """Return the bin (lo, hi] of each probability; 0, which no such bin holds, goes to the first."""
     edges = bin_edges(bins)
     places = np.minimum((probabilities * bins).astype(np.int32), bins)
@@ -163,8 +153,8 @@ def adaptive_error(predictions: Predictions, bins: int) -> Statistic:
         rows = np.arange(len(drawn))[:, None]
         # Rows shifted apart make one sorted list, in which every row's ranks are found at once.
         counted = np.cumsum(drawn, axis=1) + rows * (n + 1)
-        found = np.searchsorted(counted.ravel(), (ranks + rows * (n + 1)).ravel(), side="right")
-        edges = last_tied[found.reshape(len(drawn), bins - 1) - rows * n]
+        positions = np.searchsorted(counted.ravel(), (ranks + rows * (n + 1)).ravel(), side="right")
+        edges = last_tied[positions.reshape(len(drawn), bins - 1) - rows * n]
         sums = np.cumsum(drawn * gap, axis=1)
         at_edges = np.take_along_axis(sums, edges, axis=1)
         whole = np.hstack([np.zeros((len(drawn), 1)), at_edges, sums[:, -1:]])

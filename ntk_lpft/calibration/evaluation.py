@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.stats import norm, t
 
-from ntk_lpft.calibration.binned import bin_index, check_bins, grouped
+from ntk_lpft.calibration.binned import bin_index, grouped
 from ntk_lpft.calibration.measures import BIASED_UPWARDS, MEASURES, RANGES, statistics_of
 from ntk_lpft.calibration.predictions import Predictions
+from ntk_lpft.calibration.settings import check_bins, check_resamples
 from ntk_lpft.errors import InputError
 
 _CHUNK = 1 << 19  # numbers, 4 MiB in float64
@@ -50,10 +51,10 @@ class Evaluation:
 
     def estimates(self) -> dict[str, Estimate]:
         """Return each measure with its interval, cut off where the measure's range ends."""
-        found = {name: self._estimate(name, value, self.draws[name]) for name, value in self.values.items()}
+        estimates = {name: self._estimate(name, value, self.draws[name]) for name, value in self.values.items()}
         return {
             name: Estimate(e.value, *(float(np.clip(end, *RANGES.get(name, (0, np.inf)))) for end in (e.low, e.high)))
-            for name, e in found.items()
+            for name, e in estimates.items()
         }
 
     def change_from(self, before: Evaluation) -> dict[str, Estimate]:
@@ -159,21 +160,6 @@ def evaluate(
     return Evaluation(values, draws, level, n)
 
 
-def check_resamples(resamples: int, level: float) -> None:
-    """Refuse a level or a number of resamples that gives no interval.
-
-    Raises:
-        InputError: The level is not inside (0, 1), or there is less than one resample in each tail.
-    """
-    if not 0 < level < 1:
-        raise InputError(f"confidence level {level} is not between 0 and 1; use 0.95 or the like")
-    needed = int(np.ceil(2 / (1 - level) - 1e-9))
-    if resamples < 0 or 0 < resamples < needed:
-        raise InputError(
-            f"{resamples} resamples are too few for a confidence level of {level}; use {needed} or more, or 0 for none"
-        )
-
-
 def _resampled(n: int, resamples: int, seed: int) -> Iterator[tuple[int, Float64[np.ndarray, "r n"]]]:
     """Yield how often each sample was drawn, a few resamples at a time."""
     rng = np.random.default_rng(seed)
@@ -224,5 +210,5 @@ def errors_by_chance(
         ]
     )
     tails = ((1 - level) / 2, (1 + level) / 2)
-    found = {"ece": gaps.sum(axis=1) / n, "mce": (gaps / np.maximum(counts, 1)).max(axis=1)}
-    return {name: Estimate(float(draws.mean()), *np.quantile(draws, tails).tolist()) for name, draws in found.items()}
+    errors = {"ece": gaps.sum(axis=1) / n, "mce": (gaps / np.maximum(counts, 1)).max(axis=1)}
+    return {name: Estimate(float(draws.mean()), *np.quantile(draws, tails).tolist()) for name, draws in errors.items()}

@@ -255,7 +255,7 @@ def statistics_of(predictions: Predictions, bins: int = 15) -> dict[str, Statist
     """
     check_bins(bins)
     classes = ClassBins(predictions, bins)
-    found: dict[str, Statistic] = {
+    statistics: dict[str, Statistic] = {
         "accuracy": mean_of(predictions.correct.astype(np.float64)),
         "confidence": mean_of(predictions.confidence),
         "nll": mean_of(predictions.nll),
@@ -275,9 +275,9 @@ def statistics_of(predictions: Predictions, bins: int = 15) -> dict[str, Statist
     if predictions.logits is not None:
         logits = torch.from_numpy(predictions.logits)
         centred = logits - logits.mean(dim=1, keepdim=True)
-        found["logit_norm"] = mean_of(torch.linalg.vector_norm(logits, dim=1).numpy())
-        found["centred_logit_norm"] = mean_of(torch.linalg.vector_norm(centred, dim=1).numpy())
-    return found
+        statistics["logit_norm"] = mean_of(torch.linalg.vector_norm(logits, dim=1).numpy())
+        statistics["centred_logit_norm"] = mean_of(torch.linalg.vector_norm(centred, dim=1).numpy())
+    return statistics
 
 
 def _value(probabilities: Scores, labels: Labels, measure: Callable[[Predictions], Statistic]) -> float:

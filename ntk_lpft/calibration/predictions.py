@@ -9,13 +9,13 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Integer, Shaped
 from torch import Tensor
 
 from ntk_lpft.errors import InputError
 
 Scores: TypeAlias = Float[Tensor, "n c"] | Float[np.ndarray, "n c"]
-Labels: TypeAlias = Int[Tensor, " n"] | Int[np.ndarray, " n"]
+Labels: TypeAlias = Integer[Tensor, " n"] | Integer[np.ndarray, " n"]
 
 # Rows of a softmax in half precision add up to one only so far.
 _SUM_TOLERANCE = 1e-2
@@ -196,6 +196,9 @@ def check_labels(labels: Labels, num_samples: int, num_classes: int, name: str =
 
 def check_temperature(temperature: float) -> None:
     """Refuse a temperature that is no positive number.
+
+    Args:
+        temperature: T.
 
     Raises:
         InputError: It is not.

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ntk_lpft.calibration.predictions import check_temperature
-from ntk_lpft.classifier.head import Head, find_head, logits_of
-from ntk_lpft.classifier.logistic import scale_head
+from ntk_lpft.classifier.classifier import Classifier
+from ntk_lpft.classifier.head import Head, logits_of
+from ntk_lpft.classifier.head_weights import scale_head
 from ntk_lpft.errors import InputError
-
-FILE_NAME = "temperature.json"
+from ntk_lpft.runs.calibration import CalibrationRun
+from ntk_lpft.storage import read_json
 
 
 class TemperatureScaledClassifier(nn.Module):
@@ -53,7 +50,7 @@ class TemperatureScaledClassifier(nn.Module):
 
         Args:
             labels: Classes, 0 … C − 1, of shape (N,).
-            inputs: What the classifier takes.
+            **inputs: What the classifier takes.
 
         Returns:
             ``logits``, of shape (N, C), and ``loss``.
@@ -62,13 +59,13 @@ class TemperatureScaledClassifier(nn.Module):
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
-    def into_head(self, tensors: Mapping[str, Tensor]) -> Head:
+    def into_head(self, inputs: Any) -> Head:
         """Multiply V and b of the wrapped classifier by 1/T, in place, and go on with T = 1.
 
         After it the wrapped classifier alone gives the scaled logits, to rounding in its dtype.
 
         Args:
-            tensors: A batch of at least one sample, by which the head is found.
+            inputs: Samples, as for ``compute_ntk``, by the first of which the head is found.
 
         Returns:
             The head.
@@ -76,13 +73,7 @@ class TemperatureScaledClassifier(nn.Module):
         Raises:
             InputError: The classifier has no linear head.
         """
-        training = self.classifier.training
-        self.classifier.eval()
-        try:
-            with torch.enable_grad():  # the heads of decoders are found by a gradient
-                head = find_head(self.classifier, tensors)
-        finally:
-            self.classifier.train(training)
+        head = Classifier.of(self.classifier, inputs).head
         scale_head(head, 1 / self.temperature, bias=True)
         self.temperature = 1.0
         return head
@@ -121,19 +112,14 @@ def save_temperature(folder: str | Path, temperature: float, **about: Any) -> Pa
     Args:
         folder: Where to; made if missing.
         temperature: T.
-        about: Further entries, as JSON has them.
+        **about: Further entries, as JSON has them.
 
     Returns:
         The file.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE_NAME
-    partial = folder / f".{FILE_NAME}.{os.getpid()}.partial"
-    content = {"temperature": temperature, **about}
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    run = CalibrationRun(folder)
+    run.write_temperatures([{"temperature": temperature, **about}])
+    return run.file(run.TEMPERATURE)
 
 
 def load_temperature(folder: str | Path) -> float:
@@ -148,15 +134,12 @@ def load_temperature(folder: str | Path) -> float:
     Raises:
         InputError: There is no such file, or it holds no temperature of one classifier.
     """
-    path = Path(folder) / FILE_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as problem:
-        raise InputError(f"{path} does not exist; calibrate the run first, or save a scaled classifier") from problem
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{path} cannot be read as JSON ({problem})") from problem
-    found = content.get("temperature") if isinstance(content, dict) else None
-    if isinstance(found, bool) or not isinstance(found, int | float):
+    run = CalibrationRun(folder)
+    path = run.file(run.TEMPERATURE)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; calibrate the run first, or save a scaled classifier")
+    temperature = read_json(path).get("temperature")
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float):
         raise InputError(f"{path} holds no temperature of one classifier")
-    check_temperature(found)
-    return float(found)
+    check_temperature(temperature)
+    return float(temperature)

@@ -95,7 +95,7 @@ def fit_vector_scaling(logits: Scores, labels: Labels) -> VectorScaling:
 
     start = np.concatenate([np.full(c, min(unit, _LARGEST)), np.zeros(c)])
     limits = [(-_LARGEST, _LARGEST)] * (2 * c)
-    found = minimize(
+    solution = minimize(
         nll,
         start,
         jac=True,
@@ -103,17 +103,17 @@ def fit_vector_scaling(logits: Scores, labels: Labels) -> VectorScaling:
         bounds=limits,
         options={"maxiter": 10_000, "maxfun": 100_000, "ftol": 0.0, "gtol": _TOLERANCE, "maxcor": 20},
     )
-    at_bound = bool((np.abs(found.x) >= _LARGEST).any())
-    inside = np.abs(found.x) < _LARGEST
-    steepest = float(np.abs(found.jac[inside]).max(initial=0))
+    at_bound = bool((np.abs(solution.x) >= _LARGEST).any())
+    inside = np.abs(solution.x) < _LARGEST
+    steepest = float(np.abs(solution.jac[inside]).max(initial=0))
     if at_bound:
         warnings.warn("vector scaling has no finite optimum (some class is separated); kept at its bounds",
                       stacklevel=2)  # fmt: skip
     elif steepest > 100 * _TOLERANCE:
         warnings.warn(f"vector scaling stopped short of its optimum, gradient {steepest:.1e}", stacklevel=2)
-    weight, bias = found.x[:c] / unit, found.x[c:] - found.x[c:].mean()
+    weight, bias = solution.x[:c] / unit, solution.x[c:] - solution.x[c:].mean()
     before = -float(log_softmax(scores, axis=1)[np.arange(n), checked].mean())
-    return VectorScaling(weight, bias, before, float(found.fun), at_bound)
+    return VectorScaling(weight, bias, before, float(solution.fun), at_bound)
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,10 @@ _REASONS = {
 def check_classes(scores: Float64[np.ndarray, "n c"], num_classes: int) -> None:
     """Refuse logits of other classes than those of a fit.
 
+    Args:
+        scores: Logits, of shape (N, C).
+        num_classes: Number of classes that the calibration was fitted on.
+
     Raises:
         InputError: The number of columns differs.
     """

@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from ntk_lpft.classifier.head import Head, features_and_logits, find_head
-from ntk_lpft.classifier.prepare import prepared
-from ntk_lpft.classifier.rows import batches, by_length, check_rows, collate, padding_id, to_rows
+from ntk_lpft.classifier.classifier import FORWARD_CELLS, Classifier
+from ntk_lpft.classifier.head import Head
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Features:
     """What the head sees and says.
 
@@ -31,11 +29,11 @@ class Features:
 
 
 def extract_features(
-    model: nn.Module,
+    model: nn.Module | Classifier,
     inputs: Any,
     *,
     device: torch.device | None = None,
-    max_cells: int = 4096,
+    max_cells: int = FORWARD_CELLS,
     dtype: torch.dtype = torch.float32,
     progress: bool = False,
 ) -> Features:
@@ -55,21 +53,6 @@ def extract_features(
     Raises:
         InputError: Bad inputs, or a model without a linear head.
     """
-    rows = to_rows(inputs, model)
-    check_rows(rows, model)
-    order = by_length(rows)
-    ordered = [rows[i] for i in order]
-    pad_id = padding_id(model, rows)
-    device = device or next(model.parameters()).device
-    with prepared(model, dtype, device):
-        head = find_head(model, collate(ordered[:1], pad_id, device).tensors)
-        parts = []
-        with tqdm(total=len(rows), desc="features", unit="row", delay=1, disable=not progress) as bar:
-            for batch in batches(
-                ordered, boundary=0, max_cells=max_cells, max_rows=len(rows), pad_id=pad_id, device=device
-            ):
-                parts.append(features_and_logits(model, head, batch.tensors))
-                bar.update(batch.size)
-    back = torch.argsort(torch.tensor(order))
-    phi, logits = (torch.cat([part[i] for part in parts]).cpu()[back] for i in (0, 1))
-    return Features(phi, logits, head)
+    classifier = Classifier.of(model, inputs, device=device, dtype=dtype)
+    outputs = classifier.run(inputs, max_cells=max_cells, progress=progress)
+    return Features(outputs.features, outputs.logits, classifier.head)

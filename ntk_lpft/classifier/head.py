@@ -33,7 +33,13 @@ class Head:
 
 
 def number_of_labels(model: nn.Module) -> int:
-    """C of a single-label classifier.
+    """Read how many classes a single-label classifier has.
+
+    Args:
+        model: The classifier, with a transformers config.
+
+    Returns:
+        C, the number of logits.
 
     Raises:
         InputError: The model is a regression or multi-label model, or says nothing of its labels.
@@ -101,7 +107,8 @@ def features_and_logits(
     if value.dim() > 2:
         if not logits.requires_grad:  # the head's output does not reach the logits
             return value.new_full((value.shape[0], value.shape[-1]), torch.nan), logits
-        (weights,) = torch.autograd.grad(logits[:, 0].sum(), seen["output"])
+        with torch.enable_grad():  # also where the caller records no graph
+            (weights,) = torch.autograd.grad(logits[:, 0].sum(), seen["output"])
         value = torch.einsum("nt,nth->nh", weights[..., 0].flatten(1), value.flatten(1, -2))
     return value, logits.detach()
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntk_lpft.classifier.head import Head
-from ntk_lpft.classifier.logistic import set_head
+from ntk_lpft.classifier.head_weights import set_head
 from ntk_lpft.errors import InputError
 from ntk_lpft.storage import read_tensors, write_tensors
 
@@ -67,6 +67,9 @@ def load_head(path: str | Path) -> HeadFile:
     Args:
         path: The file, or the folder that it is in.
 
+    Returns:
+        V, b and where they come from, on the CPU.
+
     Raises:
         InputError: The file is missing, truncated, altered, or holds no head.
     """
@@ -83,20 +86,22 @@ def head_from_file(head: Head, path: str | Path) -> HeadFile:
 
     Where the classifier's head has no bias and the file's has, the bias is left out, as by ``set_head``.
 
+    Args:
+        head: The classifier's head, which is overwritten.
+        path: The file, or the folder that it is in.
+
     Returns:
         What the file holds.
 
     Raises:
-        InputError: See ``load_head``; also a head of another shape.
+        InputError: As for ``load_head``; also a head of another shape.
     """
-    found = load_head(path)
+    saved = load_head(path)
     try:
-        set_head(head, found.weight, found.bias)
-    except InputError as problem:
-        raise InputError(
-            f"{head_path(path)}: {problem}; give a head of this model and this data's classes"
-        ) from problem
-    return found
+        set_head(head, saved.weight, saved.bias)
+    except InputError as error:
+        raise InputError(f"{head_path(path)}: {error}; give a head of this model and this data's classes") from error
+    return saved
 
 
 def head_path(path: str | Path) -> Path:

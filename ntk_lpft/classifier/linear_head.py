@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ntk_lpft.errors import InputError
-
-POOLINGS = ("auto", "first", "last", "mean")
+from ntk_lpft.choices import POOLINGS, choose
 
 
 def pool(states: Float[Tensor, "n t h"], mask: Int[Tensor, "n t"], pooling: str) -> Float[Tensor, "n h"]:
@@ -61,8 +59,8 @@ class LinearHeadClassifier(nn.Module):
         self.config = body.config
         self.config.num_labels = num_labels
         self.pooling = pooling
-        found = (getattr(body.config, n, None) for n in ("classifier_dropout", "hidden_dropout_prob", "dropout"))
-        probability = next((p for p in found if isinstance(p, float)), 0.0) if dropout is None else dropout
+        rates = (getattr(body.config, n, None) for n in ("classifier_dropout", "hidden_dropout_prob", "dropout"))
+        probability = next((p for p in rates if isinstance(p, float)), 0.0) if dropout is None else dropout
         self.dropout = nn.Dropout(probability)
         # OPT projects its last hidden states to the width of its embeddings.
         width = getattr(body.config, "word_embed_proj_dim", None) or body.config.hidden_size
@@ -114,11 +112,17 @@ def resolve_pooling(body: PreTrainedModel, pooling: str) -> str:
 
     Which of the two it is, is found by trying: whether the first token's state changes with the last token.
 
+    Args:
+        body: The model without a head; its mode is left as it was.
+        pooling: One of ``POOLINGS``.
+
+    Returns:
+        ``pooling`` itself, or for ``auto`` ``first`` or ``last``.
+
     Raises:
         InputError: Unknown name.
     """
-    if pooling not in POOLINGS:
-        raise InputError(f"unknown pooling {pooling!r}; choose one of {', '.join(POOLINGS)}")
+    choose("pooling", pooling, POOLINGS)
     if pooling != "auto":
         return pooling
     device = next(body.parameters()).device

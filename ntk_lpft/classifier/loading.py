@@ -17,43 +17,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ntk_lpft.choices import HEADS, choose
 from ntk_lpft.classifier.head import Head, number_of_labels
+from ntk_lpft.classifier.head_weights import initialise_head, set_head
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier, resolve_pooling
-from ntk_lpft.classifier.logistic import set_head
 from ntk_lpft.classifier.prepare import check_finite
-from ntk_lpft.classifier.saving import run_model_folder, saved_head
+from ntk_lpft.classifier.saving import saved_head
 from ntk_lpft.errors import InputError
-
-BUNDLED_MODELS = ("minilm",)
-HEADS = ("linear", "native")
-
-
-def resolve_source(name: str | Path) -> str:
-    """Turn a bundled name into its folder, check a folder, and pass any other name on to the Hub.
-
-    The folder of a fine-tuning run stands for the model in it.
-
-    Raises:
-        InputError: A folder without config, weights or tokenizer; or a path that does not exist.
-    """
-    text = str(name)
-    if text in BUNDLED_MODELS:
-        from ntk_lpft import bundled  # here, so that ``python -m ntk_lpft.bundled`` does not find it imported already
-
-        return str(bundled.model_folder(text))
-    folder = Path(text).expanduser()
-    if not folder.is_dir():
-        if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
-            raise InputError(f"model folder {text} does not exist")
-        return text
-    folder = run_model_folder(folder)
-    if not (folder / "config.json").is_file():
-        raise InputError(f"model folder {text} has no config.json; it needs what save_pretrained writes")
-    if not any(folder.glob("*.safetensors")):
-        pickled = any(folder.glob("*.bin"))
-        hint = "only .bin weights, which are pickles; convert them to safetensors" if pickled else "no weights"
-        raise InputError(f"model folder {text} has {hint} (*.safetensors is needed)")
-    return str(folder)
+from ntk_lpft.model_sources import resolve_source
 
 
 def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -62,6 +33,9 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreT
     Args:
         name: As for ``load_classifier``.
         trust_remote_code: Whether to run code that the model's repository ships.
+
+    Returns:
+        The tokenizer; where it has no padding token, it pads with its end-of-text token.
 
     Raises:
         InputError: None is there, or the Hub cannot be reached.
@@ -73,8 +47,8 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreT
             raise InputError(f"model folder {name} has no tokenizer; save it there with tokenizer.save_pretrained")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as problem:
-        raise InputError(f"cannot load a tokenizer for {name}: {_one_line(problem)}") from problem
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f"cannot load a tokenizer for {name}: {_one_line(error)}") from error
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -116,8 +90,7 @@ def load_classifier(
         if num_labels is not None and number_of_labels(name) != num_labels:
             raise InputError(f"the model has {number_of_labels(name)} labels, not {num_labels}")
         return name
-    if head not in HEADS:
-        raise InputError(f"unknown head {head!r}; choose one of {', '.join(HEADS)}")
+    choose("head", head, HEADS)
     if num_labels is not None and num_labels < 2:
         raise InputError(f"num_labels is {num_labels}; a classifier has 2 or more")
     source = resolve_source(name)
@@ -131,10 +104,10 @@ def load_classifier(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = _build(source, config, num_labels, head, pooling, keep_head, trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as problem:
-        if isinstance(problem, InputError):
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        if isinstance(error, InputError):
             raise
-        raise InputError(f"cannot load model {name}: {_one_line(problem)}") from problem
+        raise InputError(f"cannot load model {name}: {_one_line(error)}") from error
     check_finite(model)
     if isinstance(model, LinearHeadClassifier):
         head_layer = Head("classifier", model.classifier)
@@ -170,8 +143,8 @@ def _build(
             problem = "regression"
         if problem in ("regression", "multi_label_classification"):
             raise InputError(f"the checkpoint is a {problem.replace('_', ' ')} model; use --head linear for a new head")
-        model, found = AutoModelForSequenceClassification.from_pretrained(source, num_labels=labels, **common)
-        new = _random_weights(found)
+        model, report = AutoModelForSequenceClassification.from_pretrained(source, num_labels=labels, **common)
+        new = _random_weights(report)
         _check_body([key for key in new if key.startswith(f"{model.base_model_prefix}.")])
         if keep_head and new:
             raise InputError(
@@ -182,17 +155,17 @@ def _build(
         raise InputError("head linear needs an encoder or a decoder, not both; use --head native for this model")
     try:
         # Without the pooler that some bodies put behind the last layer: φ is the hidden state itself.
-        body, found = AutoModel.from_pretrained(source, add_pooling_layer=False, **common)
+        body, report = AutoModel.from_pretrained(source, add_pooling_layer=False, **common)
     except TypeError:
-        body, found = AutoModel.from_pretrained(source, **common)
-    _check_body(_random_weights(found))
+        body, report = AutoModel.from_pretrained(source, **common)
+    _check_body(_random_weights(report))
     body.config.problem_type = None
     return LinearHeadClassifier(body, labels, resolve_pooling(body, pooling))
 
 
-def _random_weights(found: Mapping[str, Iterable[Any]]) -> list[str]:
+def _random_weights(report: Mapping[str, Iterable[Any]]) -> list[str]:
     """Weights that the checkpoint does not hold, or not in the model's shape."""
-    return sorted({str(key) for key in found["missing_keys"]} | {str(key[0]) for key in found["mismatched_keys"]})
+    return sorted({str(key) for key in report["missing_keys"]} | {str(key[0]) for key in report["mismatched_keys"]})
 
 
 def _check_body(new: Sequence[str]) -> None:
@@ -205,17 +178,8 @@ def _check_body(new: Sequence[str]) -> None:
         )
 
 
-def initialise_head(head: Head, seed: int, deviation: float = 0.02) -> None:
-    """Draw V from N(0, deviation²), the same on every device, and set b to 0, as BERT-like models begin."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        head.module.weight.copy_(torch.randn(head.module.weight.shape, generator=generator) * deviation)
-        if head.module.bias is not None:
-            head.module.bias.zero_()
-
-
-def _one_line(problem: BaseException) -> str:
-    text = " ".join(str(problem).split())
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
     if "offline" in text.lower() or "couldn't connect" in text.lower() or "cached" in text.lower():
         text = "it is not in the local cache and the Hub cannot be reached; give a folder, or the bundled minilm"
     return text[:300]

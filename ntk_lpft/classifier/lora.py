@@ -69,7 +69,7 @@ def apply_lora(
         torch.manual_seed(seed)
         try:
             return get_peft_model(model, config)
-        except ValueError as problem:
+        except ValueError as error:
             raise InputError(
                 f"peft has no default LoRA targets for this architecture; name some of {', '.join(known)}"
-            ) from problem
+            ) from error

@@ -17,6 +17,9 @@ from ntk_lpft.errors import InputError
 def check_finite(model: nn.Module) -> None:
     """Refuse a model with broken weights.
 
+    Args:
+        model: The model.
+
     Raises:
         InputError: NaN or infinite weights.
     """

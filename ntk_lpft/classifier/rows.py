@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ntk_lpft.errors import InputError
 
@@ -120,6 +120,11 @@ def position_limit(model: nn.Module) -> int | None:
 def check_rows(rows: Sequence[Row], model: nn.Module, what: str = "inputs") -> None:
     """Refuse rows that the model cannot take.
 
+    Args:
+        rows: Rows without padding.
+        model: The model that they are for.
+        what: How messages name the rows.
+
     Raises:
         InputError: Rows with different columns, a token id outside the vocabulary, or a row longer than the
             model's positions.
@@ -166,15 +171,27 @@ class Batch:
 
 
 def collate(rows: Sequence[Row], pad_id: int, device: torch.device, start: int = 0) -> Batch:
-    """Right-pad rows to their longest and add the attention mask, always as one (n, T) integer tensor."""
-    length = max(len(row["input_ids"]) for row in rows)
-    tensors: dict[str, Int[Tensor, "n t"]] = {}
-    for name in rows[0]:
-        fill = pad_id if name == "input_ids" else 0
-        tensors[name] = torch.tensor([row[name] + [fill] * (length - len(row[name])) for row in rows], device=device)
-    mask = [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows]
-    tensors["attention_mask"] = torch.tensor(mask, device=device)
-    return Batch(start, tensors)
+    """Right-pad rows to their longest and add the attention mask, always as one (n, T) integer tensor.
+
+    Args:
+        rows: Ragged rows with the same columns.
+        pad_id: Token id to pad with.
+        device: Where the tensors go.
+        start: Internal number of the first row.
+
+    Returns:
+        The batch, its tensors of shape (n, T) on the device, T being the length of the longest row.
+    """
+    columns = {name: [torch.tensor(row[name]) for row in rows] for name in rows[0]}
+    columns["attention_mask"] = [torch.ones_like(ids) for ids in columns["input_ids"]]
+    fills = {"input_ids": pad_id}
+    return Batch(
+        start,
+        {
+            name: pad_sequence(values, batch_first=True, padding_value=fills.get(name, 0)).to(device)
+            for name, values in columns.items()
+        },
+    )
 
 
 def by_length(rows: Sequence[Row]) -> list[int]:
@@ -182,21 +199,17 @@ def by_length(rows: Sequence[Row]) -> list[int]:
     return sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
 
 
-def batches(
-    rows: Sequence[Row], *, boundary: int, max_cells: int, max_rows: int, pad_id: int, device: torch.device
-) -> Iterator[Batch]:
-    """Cut rows, already in internal order, into batches.
+def cut(rows: Sequence[Row], *, max_cells: int, max_rows: int, boundary: int = 0) -> Iterator[tuple[int, int]]:
+    """Cut rows, as they follow each other, into batches.
 
     Args:
         rows: Ragged rows, in internal order.
-        boundary: A row number at which a new batch must start (the first row that is no column of the kernel).
         max_cells: Upper bound on n·T of a batch; a single longer row still makes a batch of its own.
         max_rows: Upper bound on n.
-        pad_id: Token id to pad with.
-        device: Where the tensors go.
+        boundary: A row number at which a new batch must start (the first row that is no column of the kernel).
 
     Yields:
-        Batches that follow each other without gap.
+        Where each batch starts, and where it stops; they follow each other without gap.
     """
     start = 0
     while start < len(rows):
@@ -206,26 +219,5 @@ def batches(
             if stop > start and longest * (stop - start + 1) > max_cells:
                 break
             stop += 1
-        yield collate(rows[start:stop], pad_id, device, start)
+        yield start, stop
         start = stop
-
-
-def padding_id(model: nn.Module, rows: Sequence[Row]) -> int:
-    """Token id to pad with: the model's own, or else one that no row holds.
-
-    Decoder classifiers find the last real token by comparing ids with ``config.pad_token_id``.
-
-    Raises:
-        InputError: The model has none and its whole vocabulary is in use.
-    """
-    config = getattr(model, "config", None)
-    own = getattr(config, "pad_token_id", None)
-    used = {i for row in rows for i in row["input_ids"]}
-    if own is not None:
-        return int(own)
-    table = token_table(model)
-    size = max(used) + 2 if table is None else table.num_embeddings
-    for candidate in range(size - 1, -1, -1):
-        if candidate not in used:
-            return candidate
-    raise InputError("the model has no pad_token_id and its whole vocabulary is in use; set model.config.pad_token_id")

@@ -16,19 +16,17 @@ from ntk_lpft.classifier.head_file import FILE_NAME as HEAD_FILE
 from ntk_lpft.classifier.head_file import HeadFile, load_head, save_head
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier
 from ntk_lpft.errors import InputError
-
-MODEL_FOLDER = "model"
-ADAPTER_FOLDER = "adapter"
+from ntk_lpft.runs.finetuning import FinetuneRun
 
 
 def save_classifier(
     model: nn.Module,
-    folder: Path,
+    run: FinetuneRun,
     tokenizer: PreTrainedTokenizerBase | None,
     label_names: Sequence[str],
     base: str,
 ) -> None:
-    """Write a classifier as a folder ``model``, and its LoRA adapters, if it has any, as a folder ``adapter``.
+    """Write a classifier as the folder ``model`` of a run, and LoRA adapters, if it has any, as the folder ``adapter``.
 
     ``model`` holds the whole network, adapters merged in. With the linear head it is a body for
     ``AutoModel.from_pretrained``, and ``head.safetensors`` beside it holds V, b and how features are pooled:
@@ -37,15 +35,15 @@ def save_classifier(
 
     Args:
         model: The classifier; nothing of it is changed but the names of classes in its config.
-        folder: Where the two folders go.
+        run: Where the two folders go.
         tokenizer: Saved along with the model.
         label_names: Names of the classes.
         base: What the body was loaded from, for the adapter's config.
     """
     if isinstance(model, PeftModel):
-        _save_adapter(model, folder / ADAPTER_FOLDER, base)
+        _save_adapter(model, run.file(run.ADAPTER), base)
         model = copy.deepcopy(model).merge_and_unload()
-    target = folder / MODEL_FOLDER
+    target = run.file(run.MODEL)
     names = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
     _config(model).update(names)
     if isinstance(model, LinearHeadClassifier):
@@ -99,14 +97,15 @@ def _with_plain_head(model: LinearHeadClassifier) -> LinearHeadClassifier:
     return plain
 
 
-def run_model_folder(folder: Path) -> Path:
-    """Return the folder with weights: of a fine-tuning run its ``model``, otherwise the folder itself."""
-    inside = folder / MODEL_FOLDER
-    return inside if (inside / "config.json").is_file() else folder
-
-
 def saved_head(folder: Path, num_labels: int | None) -> HeadFile | None:
-    """Read the linear head that was saved beside a body, or None.
+    """Read the linear head that was saved beside a body.
+
+    Args:
+        folder: The model's folder.
+        num_labels: C of the data; None takes any.
+
+    Returns:
+        The head; None where no file of one is there.
 
     Raises:
         InputError: It has another number of classes than asked for.
@@ -114,7 +113,7 @@ def saved_head(folder: Path, num_labels: int | None) -> HeadFile | None:
     path = folder / HEAD_FILE
     if not path.is_file():
         return None
-    found = load_head(path)
-    if num_labels is not None and len(found.weight) != num_labels:
-        raise InputError(f"the head in {path} has {len(found.weight)} classes, the data has {num_labels}")
-    return found
+    saved = load_head(path)
+    if num_labels is not None and len(saved.weight) != num_labels:
+        raise InputError(f"the head in {path} has {len(saved.weight)} classes, the data has {num_labels}")
+    return saved

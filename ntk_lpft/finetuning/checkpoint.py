@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.storage import write_json
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -42,16 +42,20 @@ def save_weights(path: Path, model: nn.Module) -> None:
 def load_weights(path: Path, model: nn.Module) -> None:
     """Put trainable parameters back.
 
+    Args:
+        path: The file that ``save_weights`` wrote.
+        model: The model, whose parameters with ``requires_grad`` are overwritten.
+
     Raises:
         InputError: The file is damaged, or does not fit the model.
     """
-    found = _load_tensors(path, "cpu")
+    saved = _load_tensors(path, "cpu")
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if found.keys() != wanted.keys():
+    if saved.keys() != wanted.keys():
         raise InputError(f"{path} holds other parameters than this model trains; start anew with --overwrite")
     with torch.no_grad():
         for name, parameter in wanted.items():
-            parameter.copy_(found[name])
+            parameter.copy_(saved[name])
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -73,26 +77,33 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
     """Read what ``save_state`` wrote.
 
+    Args:
+        path: The safetensors file, with its JSON beside it.
+        device: Where the tensors go.
+
+    Returns:
+        The nested dicts and lists, as ``load_state_dict`` takes them.
+
     Raises:
         InputError: The files are damaged.
     """
     try:
         tree = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise _damaged(path.with_suffix(".json"), problem) from problem
+    except (OSError, ValueError) as error:
+        raise _damaged(path.with_suffix(".json"), error) from error
     return _fill(tree, _load_tensors(path, str(device)))
 
 
 def _load_tensors(path: Path, device: str) -> dict[str, Tensor]:
     try:
         return load_file(path, device=device)
-    except (OSError, SafetensorError) as problem:
-        raise _damaged(path, problem) from problem
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, problem: Exception) -> InputError:
+def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"checkpoint file {path} is damaged ({problem}); delete {path.parent} to go on from an earlier checkpoint, if "
+        f"checkpoint file {path} is damaged ({error}); delete {path.parent} to go on from an earlier checkpoint, if "
         "there is one, or start anew with --overwrite"
     )
 
@@ -197,6 +208,4 @@ def relocate(checkpoint: Path) -> None:
     if best is None:
         return
     state["best_model_checkpoint"] = str(checkpoint.parent / Path(best).name)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_json(path, state)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ntk_lpft.calibration.measures import expected_calibration_error
-from ntk_lpft.classifier import extract_features
-from ntk_lpft.classifier.features import Features
-from ntk_lpft.finetuning.feature_measures import (
+from ntk_lpft.classifier.classifier import Classifier, Outputs
+from ntk_lpft.finetuning.trainer import score
+from ntk_lpft.statistics.features import (
     feature_difference,
     feature_norm,
     fisher_discriminant_ratio,
@@ -21,12 +20,8 @@ from ntk_lpft.finetuning.feature_measures import (
     reference_cosine_similarity,
     sample_cosine_similarity,
 )
-from ntk_lpft.finetuning.trainer import score
-from ntk_lpft.storage import write_tensors
 from ntk_lpft.tasks import EncodedSplit, Task
 from ntk_lpft.tasks.task import Split
-
-PREDICTIONS = "predictions.safetensors"
 
 
 def encoded_splits(
@@ -41,6 +36,9 @@ def encoded_splits(
         n_train: Training rows to draw, class-balanced as far as they go; None for all.
         n_eval: Rows to draw of each other split; None for all.
         seed: For the draws.
+
+    Returns:
+        The tokenised splits by name, the training split first.
 
     Raises:
         InputError: Anything wrong with the data.
@@ -57,10 +55,10 @@ def encoded_splits(
 
 
 def predict_splits(
-    model: nn.Module, splits: Mapping[str, EncodedSplit], *, progress: bool = False
-) -> dict[str, Features]:
-    """Features and logits of every split, in float32 and eval mode."""
-    return {name: extract_features(model, split, progress=progress) for name, split in splits.items()}
+    classifier: Classifier, splits: Mapping[str, EncodedSplit], *, progress: bool = False
+) -> dict[str, Outputs]:
+    """Features and logits of every split, in eval mode."""
+    return {name: classifier.run(split, progress=progress) for name, split in splits.items()}
 
 
 def split_metrics(
@@ -84,10 +82,10 @@ def split_metrics(
     """
     targets = torch.from_numpy(np.array(labels))
     predicted = logits.argmax(dim=1).numpy()
-    found = {"accuracy": score("accuracy", labels, predicted)}
+    scores = {"accuracy": score("accuracy", labels, predicted)}
     if metric != "accuracy":
-        found[metric] = score(metric, labels, predicted)
-    return found | {
+        scores[metric] = score(metric, labels, predicted)
+    return scores | {
         "loss": float(nn.functional.cross_entropy(logits.double(), targets)),
         "ece": expected_calibration_error(torch.softmax(logits.double(), dim=1), targets),
         "cosine_similarity": sample_cosine_similarity(features),
@@ -97,14 +95,3 @@ def split_metrics(
         "fisher_discriminant_ratio": fisher_discriminant_ratio(features, targets),
         "linear_cka": linear_cka(features, reference),
     }
-
-
-def save_predictions(
-    folder: Path, predictions: Mapping[str, Features], splits: Mapping[str, EncodedSplit], description: Mapping
-) -> None:
-    """Write logits (float32) and labels (int64) of every split, as ``SPLIT/logits`` and ``SPLIT/labels``."""
-    tensors: dict[str, Tensor] = {}
-    for name, found in predictions.items():
-        tensors[f"{name}/logits"] = found.logits.float()
-        tensors[f"{name}/labels"] = torch.from_numpy(np.array(splits[name].labels))
-    write_tensors(folder / PREDICTIONS, tensors, description)

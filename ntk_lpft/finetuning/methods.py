@@ -14,86 +14,53 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
-from ntk_lpft.classifier import apply_lora, find_head, scale_head, set_head
+from ntk_lpft.choices import LOGISTIC
+from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import Head
 from ntk_lpft.classifier.head_file import head_from_file
-from ntk_lpft.classifier.loading import initialise_head
+from ntk_lpft.classifier.head_weights import head_norm, initialise_head, scale_head, set_head
+from ntk_lpft.classifier.lora import apply_lora
 from ntk_lpft.classifier.prepare import check_finite
-from ntk_lpft.classifier.rows import check_rows, collate, padding_id, to_rows
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint, relocate
-from ntk_lpft.finetuning.probe import LOGISTIC, LinearProbe, linear_probe
-from ntk_lpft.finetuning.probe_path import PathSettings
 from ntk_lpft.finetuning.progress import Progress
-from ntk_lpft.finetuning.settings import METHODS
+from ntk_lpft.finetuning.settings import Method, MethodSettings
 from ntk_lpft.finetuning.trainer import ClassifierTrainer
+from ntk_lpft.options import LoraOptions
+from ntk_lpft.probing.path import PathSettings
+from ntk_lpft.probing.probe import LinearProbe, linear_probe
+from ntk_lpft.runs.finetuning import FinetuneRun
 from ntk_lpft.tasks import EncodedSplit
 
-Say = Callable[[str], object]
-CHECKPOINTS = "checkpoints"
-PROBE_HEAD = "probe_head.safetensors"
-PROBE_PATH = "probe.csv"
-
 
 @dataclass(frozen=True)
-class Method:
-    """What a method's name stands for.
+class HeadStart:
+    """What a head begins with.
 
     Attributes:
-        name: One of ``METHODS``.
-        probes: Whether the head is fitted by linear probing first.
-        trains: Whether anything is fine-tuned afterwards.
-        adapts: Whether that is LoRA adapters instead of the body.
+        init: Where V begins where no probe makes it: ``random``, ``keep`` (as loaded), or a head's file.
+        scale: α, which multiplies V before fine-tuning.
+        scale_bias: Whether it multiplies b too.
     """
 
-    name: str
-    probes: bool
-    trains: bool
-    adapts: bool
+    init: str = "random"
+    scale: float = 1.0
+    scale_bias: bool = False
 
-    @classmethod
-    def of(cls, name: str) -> Method:
-        """Look a method up.
+    def make(self, head: Head, seed: int) -> None:
+        """Make V and b, not scaled yet.
+
+        Args:
+            head: The head, changed in place.
+            seed: For a random one.
 
         Raises:
-            InputError: There is none of that name.
+            InputError: A head's file of another shape.
         """
-        if name not in METHODS:
-            raise InputError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}")
-        return cls(name, name.startswith("lp"), name != "lp", name.endswith("lora"))
-
-    @property
-    def stage(self) -> str:
-        """What the progress bar calls the training stage."""
-        what = "LoRA" if self.adapts else "fine-tuning"
-        return f"stage 2 of 2 ({what})" if self.probes else f"stage 1 of 1 ({what})"
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """What a run does besides Trainer's settings.
-
-    Attributes:
-        method: One of ``METHODS``.
-        head_init: Where V begins where no probe makes it: ``random``, ``keep`` (as loaded), or a head's file.
-        head_scale: α, which multiplies V before fine-tuning.
-        scale_bias: Whether it multiplies b too.
-        lora_rank: r.
-        lora_alpha: α of LoRA.
-        lora_targets: Names of adapted layers; empty for peft's choice.
-        lp_solver: ``logistic`` (the paper's), ``adam`` or ``lbfgs``.
-        lp_iterations: Iterations of the latter two; None takes theirs.
-    """
-
-    method: str = "lp-ft"
-    head_init: str = "random"
-    head_scale: float = 1.0
-    scale_bias: bool = False
-    lora_rank: int = 8
-    lora_alpha: float = 8.0
-    lora_targets: tuple[str, ...] = ()
-    lp_solver: str = "logistic"
-    lp_iterations: int | None = None
+        if self.init == "random":
+            initialise_head(head, seed)
+        elif self.init != "keep":
+            head_from_file(head, self.init)
 
 
 @dataclass
@@ -101,82 +68,76 @@ class Start:
     """A classifier ready to be fine-tuned.
 
     Attributes:
-        model: The classifier, with its head made and its adapters in place.
-        head: The head, as a layer of ``model``.
+        classifier: The classifier, with its head made and its adapters in place.
         norms: ‖V‖ before anything (``norm_before``), after the probe (``norm_after_lp``), at the start of
             fine-tuning, after scaling (``norm_at_start``).
         probe: The linear probe, where the method has one.
     """
 
-    model: nn.Module
-    head: Head
+    classifier: Classifier
     norms: dict[str, float] = field(default_factory=dict)
     probe: LinearProbe | None = None
 
 
-def head_of(model: nn.Module, split: EncodedSplit) -> Head:
-    """Find the linear head of a classifier on the first row of a split.
-
-    Raises:
-        InputError: Rows that do not fit the model, or no head.
-    """
-    rows = to_rows(split, model, split.name)
-    check_rows(rows, model, split.name)
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    head = find_head(model, collate(rows[:1], padding_id(model, rows), device).tensors)
-    model.train(training)
-    return head
-
-
-def check_start(model: nn.Module, splits: Mapping[str, EncodedSplit], settings: MethodSettings) -> None:
+def check_start(
+    classifier: Classifier, splits: Mapping[str, EncodedSplit], settings: MethodSettings, head_start: HeadStart
+) -> None:
     """Refuse what ``prepare_start`` and training would refuse only after long work; the model is not changed.
 
     Args:
-        model: The pretrained classifier.
+        classifier: The pretrained classifier.
         splits: ``train`` and all others.
         settings: The method.
+        head_start: What the head begins with.
 
     Raises:
         InputError: Rows that do not fit the model, a head's file of another shape, LoRA targets that match nothing.
     """
     for name, split in splits.items():
-        check_rows(to_rows(split, model, name), model, name)
-    name = head_of(model, splits["train"]).name
+        classifier.rows(split, name)
     # A copy without weights, to try on what changes a model.
+    model, name = classifier.module, classifier.head.name
     bare = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.parameters()}
     skeleton = copy.deepcopy(model, bare)
     head = Head(name, cast(nn.Linear, skeleton.get_submodule(name)))
-    if settings.head_init not in ("random", "keep"):
-        head_from_file(head, settings.head_init)
+    if head_start.init != "random":
+        head_start.make(head, 0)
     if Method.of(settings.method).adapts:
-        targets = list(settings.lora_targets) or None
-        apply_lora(skeleton, head, rank=settings.lora_rank, alpha=settings.lora_alpha, targets=targets)
+        adapt(skeleton, head, settings)
+
+
+def adapt(model: nn.Module, head: Head, settings: LoraOptions, seed: int = 0) -> nn.Module:
+    """Put LoRA adapters in as the options say; see `apply_lora`."""
+    return apply_lora(
+        model,
+        head,
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        targets=settings.lora_targets or None,
+        seed=seed,
+    )
 
 
 def prepare_start(
-    model: nn.Module,
+    classifier: Classifier,
     splits: Mapping[str, EncodedSplit],
     settings: MethodSettings,
-    num_labels: int,
+    head_start: HeadStart,
     seed: int,
-    folder: Path,
+    run: FinetuneRun | None,
     *,
-    writes: bool = True,
-    before_probe: Callable[[nn.Module], None] | None = None,
+    before_probe: Callable[[Classifier], None] | None = None,
 ) -> Start:
     """Make the head, and put adapters in: all that comes before fine-tuning.
 
     Args:
-        model: The pretrained classifier; it is changed.
+        classifier: The pretrained classifier; its module is changed.
         splits: ``train`` and ``validation`` at least.
         settings: The method.
-        num_labels: C.
+        head_start: What the head begins with.
         seed: For a random head and LoRA.
-        folder: Where the probe's head and path are written.
-        writes: Whether this process writes files.
-        before_probe: Called with the model once its head is random or loaded.
+        run: Where the probe's head and path are written; None writes nothing, as in all processes but one.
+        before_probe: Called with the classifier once its head is random or loaded.
 
     Returns:
         The classifier to fine-tune.
@@ -184,41 +145,24 @@ def prepare_start(
     Raises:
         InputError: A head's file of another shape, LoRA targets that match nothing, too few samples of some class.
     """
-    method = Method.of(settings.method)
-    head = head_of(model, splits["train"])
-    if settings.head_init == "random":
-        initialise_head(head, seed)
-    elif settings.head_init != "keep":
-        head_from_file(head, settings.head_init)
-    start = Start(model, head, {"norm_before": head_norm(head)})
+    method, head = Method.of(settings.method), classifier.head
+    head_start.make(head, seed)
+    start = Start(classifier, {"norm_before": head_norm(head)})
     if before_probe is not None:
-        before_probe(model)
+        before_probe(classifier)
     if method.probes:
-        start.probe = _fit_probe(model, splits, settings, num_labels, folder if writes else None)
+        start.probe = _fit_probe(classifier, splits, settings, run)
         set_head(head, start.probe.weight, start.probe.bias)
         start.norms["norm_after_lp"] = head_norm(head)
-    scale_head(head, settings.head_scale, bias=settings.scale_bias)
+    scale_head(head, head_start.scale, bias=head_start.scale_bias)
     start.norms["norm_at_start"] = head_norm(head)
     if method.adapts:
-        targets = list(settings.lora_targets) or None
-        start.model = apply_lora(
-            model, head, rank=settings.lora_rank, alpha=settings.lora_alpha, targets=targets, seed=seed
-        )
-        start.head = head_of(start.model, splits["train"])
+        start.classifier = Classifier.of(adapt(classifier.module, head, settings, seed), splits["train"])
     return start
 
 
-def head_norm(head: Head) -> float:
-    """‖V‖_F, without b."""
-    return float(head.module.weight.detach().double().norm())
-
-
 def _fit_probe(
-    model: nn.Module,
-    splits: Mapping[str, EncodedSplit],
-    settings: MethodSettings,
-    num_labels: int,
-    folder: Path | None,
+    classifier: Classifier, splits: Mapping[str, EncodedSplit], settings: MethodSettings, run: FinetuneRun | None
 ) -> LinearProbe:
     path = None
     if settings.lp_solver != LOGISTIC:
@@ -226,17 +170,17 @@ def _fit_probe(
         if settings.lp_iterations is not None:
             path = dataclasses.replace(path, iterations=settings.lp_iterations)
     probe = linear_probe(
-        model,
+        classifier,
         splits["train"],
-        num_labels,
+        classifier.head.module.out_features,
         solver=settings.lp_solver,
         validation=splits["validation"],
         settings=path,
-        path_file=None if folder is None or path is None else folder / PROBE_PATH,
-        progress=folder is not None,
+        path_file=None if run is None or path is None else run.file(run.PROBE_PATH),
+        progress=run is not None,
     )
-    if folder is not None:
-        probe.save(folder / PROBE_HEAD)
+    if run is not None:
+        probe.save(run.file(run.PROBE_HEAD))
     return probe
 
 
@@ -254,7 +198,7 @@ def fine_tune(
     """Train what has ``requires_grad``, and leave the model with the weights of its best validation epoch.
 
     Args:
-        start: The classifier; its model is changed.
+        start: The classifier; its module is changed.
         splits: ``train`` and ``validation``.
         settings: The method.
         arguments: Settings of ``Trainer``; checkpoints go to ``output_dir``.
@@ -274,14 +218,13 @@ def fine_tune(
     checkpoint = last_checkpoint(folder) if resume else None
     if checkpoint is not None:
         relocate(checkpoint)
-    rows = to_rows(splits["train"], start.model)
+    classifier = start.classifier
     bar = Progress(method.name, method.stage, progress)
     trainer = ClassifierTrainer(
-        start.model,
+        classifier,
         arguments,
         splits["train"],
         splits["validation"],
-        pad_id=padding_id(start.model, rows),
         metric=metric,
         callbacks=[*callbacks, bar],
     )
@@ -291,13 +234,13 @@ def fine_tune(
         bar.close()
     _leave_mixed_precision(trainer)
     try:
-        check_finite(start.model)
-    except InputError as problem:
+        check_finite(classifier.module)
+    except InputError as error:
         raise InputError(
-            f"training ended with weights that are NaN or infinite; lower --learning_rate (it is "
+            f"training ended with weights that are NaN or infinite; lower --learning-rate (it is "
             f"{arguments.learning_rate:g})"
-        ) from problem
-    start.model.eval()
+        ) from error
+    classifier.module.eval()
     best = trainer.state.best_global_step
     return {
         "steps": result.global_step,

@@ -1,86 +1,79 @@
-"""The paper's settings of fine-tuning, as defaults."""
+"""What a fine-tuning run does besides Trainer's settings."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Any
+from typing import ClassVar
 
-from ntk_lpft.tasks.snippets import SNIPPETS
-
-METHODS = ("lp", "ft", "lp-ft", "lora", "lp-lora")
-
-# For data sets that the paper does not have: its most common batch sizes, and learning rates from the middle of its
-# table, but for LoRA after LP, which the larger rates of the table disturb on small data.
-_OTHERWISE = {"ft": (16, 1e-5), "lora": (16, 1e-3), "lp-ft": (8, 1e-5), "lp-lora": (8, 5e-4)}
-_EPOCHS = 10.0
-# The bundled data is there to try things out on: its defaults end in minutes without a GPU.
-_BUNDLED_EPOCHS = 2.0
-_BUNDLED_EVAL_ROWS = 500  # of up to 9170
+from ntk_lpft.choices import METHODS, SOLVERS, choose
+from ntk_lpft.options import LoraOptions, check_least, option
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
-    """How one method is trained on one data set.
+class Method:
+    """What a method's name stands for.
 
     Attributes:
-        batch_size: Samples of one optimizer step.
-        learning_rate: At the start; it falls linearly to zero.
-        epochs: Passes over the training split.
-        of_paper: Whether the paper states them for this data set.
+        name: One of ``METHODS``.
+        probes: Whether the head is fitted by linear probing first.
+        trains: Whether anything is fine-tuned afterwards.
+        adapts: Whether that is LoRA adapters instead of the body.
     """
 
-    batch_size: int
-    learning_rate: float
-    epochs: float
-    of_paper: bool
+    name: str
+    probes: bool
+    trains: bool
+    adapts: bool
+
+    @classmethod
+    def of(cls, name: str) -> Method:
+        """Look a method up.
+
+        Args:
+            name: One of ``METHODS``.
+
+        Returns:
+            What the name stands for.
+
+        Raises:
+            InputError: There is none of that name.
+        """
+        choose("method", name, METHODS)
+        return cls(name, name.startswith("lp"), name != "lp", name.endswith("lora"))
+
+    @property
+    def stage(self) -> str:
+        """What the progress bar calls the training stage."""
+        what = "LoRA" if self.adapts else "fine-tuning"
+        return f"stage 2 of 2 ({what})" if self.probes else f"stage 1 of 1 ({what})"
 
 
-def hyperparameters(method: str, dataset: str) -> Hyperparameters:
-    """Look up table 6 of Tomihari and Sato, NeurIPS 2024.
+@dataclass(frozen=True)
+class MethodSettings(LoraOptions):
+    """What a run does besides Trainer's settings.
 
-    Args:
-        method: One of ``METHODS`` that fine-tunes.
-        dataset: Name of the task; one that the table lacks gets the project's own defaults.
+    Attributes:
+        method: One of ``METHODS``.
+        lp_solver: ``logistic`` (the paper's), ``adam`` or ``lbfgs``.
+        lp_iterations: Iterations of the latter two; None takes theirs.
     """
-    with files("ntk_lpft.finetuning").joinpath("hyperparameters.csv").open(encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            if (row["dataset"], row["method"]) == (dataset, method):
-                return Hyperparameters(
-                    int(row["batch_size"]), float(row["learning_rate"]), float(row["epochs"]), of_paper=True
-                )
-    batch_size, learning_rate = _OTHERWISE[method]
-    epochs = _BUNDLED_EPOCHS if dataset in SNIPPETS else _EPOCHS
-    return Hyperparameters(batch_size, learning_rate, epochs, of_paper=False)
 
+    TITLE: ClassVar[str] = "method"
 
-def default_eval_rows(dataset: str) -> int | None:
-    """Return how many rows of each split but train are used, where a user says nothing; None for all."""
-    return _BUNDLED_EVAL_ROWS if dataset in SNIPPETS else None
+    method: str = option("lp-ft", "lp, ft, lp-ft, lora or lp-lora")
+    lp_solver: str = option(
+        "logistic",
+        "linear probe: 'logistic' (cross-validated, the paper's), or 'adam' or 'lbfgs', which record every iteration",
+    )
+    lp_iterations: int | None = option(None, "iterations of adam and lbfgs (default: 1000)")
 
+    def check_method(self) -> None:
+        """Refuse what makes no sense.
 
-def training_defaults(method: str, dataset: str, metric: str = "accuracy") -> dict[str, Any]:
-    """Return settings of ``transformers.TrainingArguments``, where a user says nothing else.
-
-    The paper's: AdamW, linear decay to zero without warm-up, no weight decay, the epoch with the best validation
-    score kept. Of method ``lp``, which has no use for most of them, those of ``lp-ft``.
-    """
-    found = hyperparameters("lp-ft" if method == "lp" else method, dataset)
-    return {
-        "per_device_train_batch_size": found.batch_size,
-        "per_device_eval_batch_size": 32,
-        "learning_rate": found.learning_rate,
-        "num_train_epochs": found.epochs,
-        "weight_decay": 0.0,
-        "lr_scheduler_type": "linear",
-        "optim": "adamw_torch",
-        "seed": 0,
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "logging_strategy": "epoch",
-        "save_total_limit": 1,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": f"eval_{metric}",
-        "report_to": "none",
-    }
+        Raises:
+            InputError: Unknown names, or numbers that are too small.
+        """
+        choose("method", self.method, METHODS)
+        choose("--lp-solver", self.lp_solver, SOLVERS)
+        check_least(self, lp_iterations=1)
+        self.check_lora()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.rows import collate
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.checkpoint import (
@@ -66,6 +67,27 @@ class Collator:
         return tensors | {"labels": torch.tensor([row["labels"] for row in rows])}
 
 
+def _pad_id(classifier: Classifier, arguments: TrainingArguments) -> int:
+    """Token to pad with; any where rows are trained on one by one.
+
+    Args:
+        classifier: The classifier to train.
+        arguments: Settings of ``Trainer``, for their batch sizes.
+
+    Returns:
+        The token's id.
+
+    Raises:
+        InputError: The model knows no padding token, and is to be given batches.
+    """
+    if classifier.pad_id is None and max(arguments.train_batch_size, arguments.eval_batch_size) > 1:
+        raise InputError(
+            "the model knows no padding token, so that it cannot be given batches; set model.config.pad_token_id, or "
+            "give --per-device-train-batch-size 1 --per-device-eval-batch-size 1"
+        )
+    return 0 if classifier.pad_id is None else classifier.pad_id
+
+
 def score(metric: str, labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]) -> float:
     """Accuracy, or Matthews correlation, from 0 (−1) to 1."""
     return float(matthews_corrcoef(labels, predicted) if metric == "matthews" else accuracy_score(labels, predicted))
@@ -78,26 +100,24 @@ class ClassifierTrainer(Trainer):
     safetensors and JSON, where ``Trainer`` would pickle; nothing is printed.
 
     Args:
-        model: The classifier.
+        classifier: The classifier.
         arguments: Settings; DeepSpeed and FSDP are refused.
         train: Training split.
         validation: Validation split, which chooses the best epoch.
-        pad_id: Token id to pad with.
         metric: ``accuracy`` or ``matthews``.
         callbacks: Further callbacks.
 
     Raises:
-        InputError: DeepSpeed or FSDP is asked for.
+        InputError: DeepSpeed or FSDP is asked for, or batches of a model that knows no padding.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        classifier: Classifier,
         arguments: TrainingArguments,
         train: EncodedSplit,
         validation: EncodedSplit,
         *,
-        pad_id: int,
         metric: str,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
@@ -114,15 +134,15 @@ class ClassifierTrainer(Trainer):
             return {name: score(name, prediction.label_ids, predicted) for name in {"accuracy", metric}}
 
         super().__init__(
-            model=model,
+            model=classifier.module,
             args=arguments,
             train_dataset=LabelledRows(train),
             eval_dataset=LabelledRows(validation),
-            data_collator=Collator(pad_id),
+            data_collator=Collator(_pad_id(classifier, arguments)),
             compute_loss_func=loss,
             compute_metrics=metrics,
             # Encoder-decoder models return hidden states besides.
-            preprocess_logits_for_metrics=lambda found, _: found[0] if isinstance(found, tuple) else found,
+            preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
             callbacks=list(callbacks),
         )
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:  # by a flag, or by the launcher's environment
@@ -132,13 +152,20 @@ class ClassifierTrainer(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass.
 
+        Args:
+            *args: As ``Trainer.training_step`` takes them.
+            **kwargs: As ``Trainer.training_step`` takes them.
+
+        Returns:
+            The loss of the batch, a scalar, as ``Trainer.training_step`` returns it.
+
         Raises:
             InputError: The loss is NaN or infinite.
         """
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
             raise InputError(
-                f"the loss is {float(loss)} at step {self.state.global_step + 1}; lower --learning_rate (it is "
+                f"the loss is {float(loss)} at step {self.state.global_step + 1}; lower --learning-rate (it is "
                 f"{self.args.learning_rate:g}); what was measured until then is in {Path(self.args.output_dir).parent}"
             )
         return loss

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.options import flag_of
 
 
 def check_strategies(training: Mapping[str, Any]) -> None:
@@ -28,8 +29,8 @@ def check_strategies(training: Mapping[str, Any]) -> None:
     )
     if training.get("load_best_model_at_end") and measured != stored and stored != "best":
         raise InputError(
-            f"--eval_strategy {measured} and --save_strategy {stored} leave no best weights to keep; choose the same "
-            "for both, or give --load_best_model_at_end false for the last"
+            f"--eval-strategy {measured} and --save-strategy {stored} leave no best weights to keep; choose the same "
+            "for both, or give --load-best-model-at-end false for the last"
         )
 
 
@@ -45,22 +46,22 @@ def check_arguments(arguments: TrainingArguments) -> None:
     for name in ("learning_rate", "num_train_epochs"):
         value = getattr(arguments, name)
         if not (math.isfinite(value) and value > 0):
-            raise InputError(f"--{name} {value} must be a finite number above zero")
+            raise InputError(f"{flag_of(name)} {value} must be a finite number above zero")
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(arguments, name) < 1:
-            raise InputError(f"--{name} {getattr(arguments, name)} must be 1 or more")
+            raise InputError(f"{flag_of(name)} {getattr(arguments, name)} must be 1 or more")
     if arguments.max_steps < 1 and arguments.max_steps != TrainingArguments.max_steps:
-        raise InputError(f"--max_steps {arguments.max_steps} must be 1 or more; leave it out to count epochs")
+        raise InputError(f"--max-steps {arguments.max_steps} must be 1 or more; leave it out to count epochs")
     if not (math.isfinite(arguments.weight_decay) and arguments.weight_decay >= 0):
-        raise InputError(f"--weight_decay {arguments.weight_decay} must be a finite number, 0 or more")
+        raise InputError(f"--weight-decay {arguments.weight_decay} must be a finite number, 0 or more")
     if not arguments.max_grad_norm >= 0:
-        raise InputError(f"--max_grad_norm {arguments.max_grad_norm} must be a number, 0 (no clipping) or more")
+        raise InputError(f"--max-grad-norm {arguments.max_grad_norm} must be a number, 0 (no clipping) or more")
     if not 0 <= arguments.label_smoothing_factor < 1:
-        raise InputError(f"--label_smoothing_factor {arguments.label_smoothing_factor} is not from 0 to below 1")
+        raise InputError(f"--label-smoothing-factor {arguments.label_smoothing_factor} is not from 0 to below 1")
     if not 0 <= arguments.seed < 2**32:
         raise InputError(f"--seed {arguments.seed} is not from 0 to 2**32 - 1")
     if arguments.fp16 and arguments.device.type == "cpu":
-        raise InputError("--fp16 needs a GPU; leave it out, or train in --bf16 --use_cpu")
+        raise InputError("--fp16 needs a GPU; leave it out, or train in --bf16 --use-cpu")
     _check_reports(arguments)
     _check_optimizer(arguments)
 
@@ -69,8 +70,8 @@ def _check_reports(arguments: TrainingArguments) -> None:
     installed = get_available_reporting_integrations()
     missing = [name for name in arguments.report_to if name not in installed]
     if missing:
-        found = f" (installed: {', '.join(installed)})" if installed else ""
-        raise InputError(f"--report_to {missing[0]} is not installed or unknown{found}; install it, or give none")
+        known = f" (installed: {', '.join(installed)})" if installed else ""
+        raise InputError(f"--report-to {missing[0]} is not installed or unknown{known}; install it, or give none")
 
 
 def _check_optimizer(arguments: TrainingArguments) -> None:
@@ -91,12 +92,12 @@ def _check_optimizer(arguments: TrainingArguments) -> None:
         if kind.__module__.startswith("torch.optim"):  # others may want a GPU
             parameter.grad = torch.ones(1)
             optimizer.step()
-    except (ValueError, ImportError, TypeError) as problem:
-        raise InputError(f"training settings: {plain(problem)}") from problem
-    except RuntimeError as problem:  # AdamW's step does not fit into a float
-        raise InputError(f"--learning_rate {arguments.learning_rate}: {plain(problem)}") from problem
+    except (ValueError, ImportError, TypeError) as error:
+        raise InputError(f"training settings: {plain(error)}") from error
+    except RuntimeError as error:  # AdamW's step does not fit into a float
+        raise InputError(f"--learning-rate {arguments.learning_rate}: {plain(error)}") from error
 
 
-def plain(problem: Exception) -> str:
+def plain(error: Exception) -> str:
     """Say what a library says, on one line."""
-    return " ".join(str(problem).split())
+    return " ".join(str(error).split())

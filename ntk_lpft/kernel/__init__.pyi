@@ -1,5 +1,13 @@
-from .decomposition import NTKDecomposition
-from .engine import KernelSettings, compute_ntk, compute_train_eval_ntk
+from .decomposition import NTKDecomposition, save_parts
+from .engine import compute_ntk, compute_train_eval_ntk
 from .groups import group_parameters
+from .settings import KernelSettings
 
-__all__ = ["KernelSettings", "NTKDecomposition", "compute_ntk", "compute_train_eval_ntk", "group_parameters"]
+__all__ = [
+    "KernelSettings",
+    "NTKDecomposition",
+    "compute_ntk",
+    "compute_train_eval_ntk",
+    "group_parameters",
+    "save_parts",
+]

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import logits_of
-from ntk_lpft.classifier.rows import Batch, Row, collate
+from ntk_lpft.classifier.rows import Batch, Row
 
 
 def sample_gradients(
@@ -77,31 +78,23 @@ def functional_gradients(
         # Some operators have no batching rule and are looped over; slower, not different.
         warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
         try:
-            found = torch.func.vmap(jacobian, in_dims=(None, 0))(chosen, tensors)
-        except RuntimeError as problem:
-            if "vmap" not in str(problem) and "data-dependent" not in str(problem):
+            jacobians = torch.func.vmap(jacobian, in_dims=(None, 0))(chosen, tensors)
+        except RuntimeError as error:
+            if "vmap" not in str(error) and "data-dependent" not in str(error):
                 raise
             parts = [jacobian(chosen, {k: v[i] for k, v in tensors.items()}) for i in range(batch.size)]
-            found = {name: torch.stack([part[name] for part in parts]) for name in names}
-    return [found[name].detach().reshape(batch.size, len(seeds), -1) for name in names]
+            jacobians = {name: torch.stack([part[name] for part in parts]) for name in names}
+    return [jacobians[name].detach().reshape(batch.size, len(seeds), -1) for name in names]
 
 
-def single_batches(rows: Sequence[Row], pad_id: int, device: torch.device) -> Iterator[Batch]:
-    """Each row as a batch of its own, without padding."""
-    for start, row in enumerate(rows):
-        yield collate([row], pad_id, device, start)
-
-
-def equal_length_batches(rows: Sequence[Row], most: int, pad_id: int, device: torch.device) -> Iterator[Batch]:
+def equal_length_batches(classifier: Classifier, rows: Sequence[Row], most: int) -> Iterator[Batch]:
     """Neighbouring rows of equal length, at most ``most`` at a time."""
     start = 0
     while start < len(rows):
         stop = start + 1
-        while stop < len(rows) and stop - start < most and _shape(rows[stop]) == _shape(rows[start]):
+        while (
+            stop < len(rows) and stop - start < most and len(rows[stop]["input_ids"]) == len(rows[start]["input_ids"])
+        ):
             stop += 1
-        yield collate(rows[start:stop], pad_id, device, start)
+        yield classifier.collate(rows[start:stop], start)
         start = stop
-
-
-def _shape(row: Row) -> int:
-    return len(row["input_ids"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,8 +14,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntk_lpft.classifier.head import logits_of
 from ntk_lpft.classifier.rows import Batch
-from ntk_lpft.kernel.records import Record
-from ntk_lpft.kernel.sites import Site
+from ntk_lpft.kernel.body_parameters import BodyParameter
+from ntk_lpft.kernel.gradients import SampleGradients
 
 
 class ShapeMismatch(RuntimeError):
@@ -51,13 +52,13 @@ class _Observer:
             for hook in hooks:
                 hook.remove()
 
-    def _expand(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    def _expand(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Look positions up once for each sample where the model shares one row of them, (1, T)."""
         if self.batch.size > 1 and args and args[0].dim() == 2 and args[0].shape[0] == 1:
             return (args[0].expand(self.batch.size, -1), *args[1:])
         return None
 
-    def _note(self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
+    def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         given = [*args, *kwargs.values()]
         if len(given) != 1 or not isinstance(given[0], Tensor) or not isinstance(output, Tensor):
             self.unknown[module] = ShapeMismatch(f"{type(module).__name__} takes or returns more than one tensor")
@@ -83,41 +84,45 @@ def _split_samples(value: Tensor, features: int | None, batch: Batch, module: nn
 
 def capture(
     model: nn.Module,
-    sites: Sequence[Site],
+    parameters: Sequence[BodyParameter],
     batch: Batch,
     seeds: Float[Tensor, "k c"],
     dtype: torch.dtype,
-) -> dict[str, Record | ShapeMismatch]:
-    """Per-sample gradients of seeds @ logits with respect to each site's parameter.
+) -> dict[str, SampleGradients | ShapeMismatch]:
+    """Per-sample gradients of seeds @ logits with respect to each parameter.
 
     Args:
         model: The classifier, in eval mode.
-        sites: Parameters to capture; each has a rule.
+        parameters: Parameters to capture; each has a rule.
         batch: One padded batch; of one sample, every call's leading dimensions count as positions.
         seeds: Linear combinations of the logits that are differentiated, (k, C); the identity for the full kernel.
         dtype: What captured floating-point tensors are stored in.
 
     Returns:
-        A record for each site that takes part in the forward pass. Where a module's input has no dimension for
+        A record for each parameter that takes part in the forward pass. Where a module's input has no dimension for
         the samples, the exception that says so stands in the record's place.
     """
-    modules = list(dict.fromkeys(module for site in sites for module in site.modules))
+    modules = list(dict.fromkeys(module for parameter in parameters for module in parameter.modules))
     observer = _Observer(modules, batch)
     with torch.enable_grad(), observer.installed():
         logits = logits_of(model, batch.tensors)
     flat = [(module, call) for module, calls in observer.calls.items() for call in calls]
     gradients = _backward(logits, [call.edge for _, call in flat], seeds)
     grads: dict[nn.Module, list[tuple[Tensor, Tensor] | ShapeMismatch]] = {
-        module: [problem] for module, problem in observer.unknown.items()
+        module: [mismatch] for module, mismatch in observer.unknown.items()
     }
     for index, (module, call) in enumerate(flat):
         channels = gradients[index]
         gradients[index] = []  # let go of each one as soon as it is copied
         try:
             grads.setdefault(module, []).append(_as_positions(module, call, channels, batch))
-        except ShapeMismatch as problem:
-            grads.setdefault(module, []).append(problem)
-    return {site.name: record for site in sites if (record := _record(site, grads, batch.start, dtype)) is not None}
+        except ShapeMismatch as error:
+            grads.setdefault(module, []).append(error)
+    return {
+        parameter.name: record
+        for parameter in parameters
+        if (record := _record(parameter, grads, batch.start, dtype)) is not None
+    }
 
 
 def _backward(logits: Tensor, edges: Sequence[GradientEdge], seeds: Tensor) -> list[list[Tensor | None]]:
@@ -126,14 +131,14 @@ def _backward(logits: Tensor, edges: Sequence[GradientEdge], seeds: Tensor) -> l
     if not edges:
         return result
     for channel, seed in enumerate(seeds):
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             logits,
             edges,
             grad_outputs=seed.to(logits.dtype).expand_as(logits),
             retain_graph=channel + 1 < len(seeds),
             allow_unused=True,
         )
-        for index, value in enumerate(found):
+        for index, value in enumerate(gradients):
             result[index].append(value)
     return result
 
@@ -159,13 +164,13 @@ def _as_positions(module: nn.Module, call: _Call, channels: list[Tensor | None],
 
 
 def _record(
-    site: Site,
+    parameter: BodyParameter,
     grads: Mapping[nn.Module, list[tuple[Tensor, Tensor] | ShapeMismatch]],
     start: int,
     dtype: torch.dtype,
-) -> Record | ShapeMismatch | None:
-    calls = [call for module in site.modules for call in grads.get(module, [])]
-    if not calls or site.rule is None:
+) -> SampleGradients | ShapeMismatch | None:
+    calls = [call for module in parameter.modules for call in grads.get(module, [])]
+    if not calls or parameter.rule is None:
         return None
     pairs: list[tuple[Tensor, Tensor]] = []
     for call in calls:
@@ -175,5 +180,5 @@ def _record(
     # Several calls (shared layers, tied weights) are one sum over positions.
     inputs = pairs[0][0] if len(pairs) == 1 else torch.cat([a for a, _ in pairs], dim=1)
     outputs = pairs[0][1] if len(pairs) == 1 else torch.cat([g for _, g in pairs], dim=1)
-    module, local = site.owners[0]
-    return site.rule.record(module, local, inputs, outputs, start, dtype)
+    module, local = parameter.owners[0]
+    return parameter.rule.record(module, local, inputs, outputs, start, dtype)

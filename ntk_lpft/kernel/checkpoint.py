@@ -26,7 +26,11 @@ class Checkpoint:
         self.identity = dict(identity)
 
     def load(self) -> tuple[int, Plan, dict[str, Tensor], dict[str, Any]] | None:
-        """Return the number of passes done, the plan, the partial kernels and the self-check, or None.
+        """Read back what an interrupted run has computed.
+
+        Returns:
+            The number of passes done, the plan, the partial kernels by name and the self-check; None where there is no
+            file.
 
         Raises:
             InputError: The file is damaged or belongs to another computation.
@@ -34,8 +38,8 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return None
         tensors, description = read_tensors(self.path)
-        found = description.get("identity", {})
-        changed = sorted(k for k in found.keys() | self.identity.keys() if found.get(k) != self.identity.get(k))
+        earlier = description.get("identity", {})
+        changed = sorted(k for k in earlier.keys() | self.identity.keys() if earlier.get(k) != self.identity.get(k))
         if changed:
             raise InputError(
                 f"{self.path} belongs to an interrupted run with other settings (changed: {', '.join(changed)}); "

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients, SparseGradients
 from ntk_lpft.kernel.layout import Layout, add_product_
-from ntk_lpft.kernel.records import DenseRecord, OuterRecord, Record, SparseRecord
 
 # How much slower, per floating-point operation, the Gram form ran than materialising the gradients, for
 # 1 < t (see benchmarks/RESULTS.md). At t = 1 it needs hundreds of times fewer operations.
@@ -77,7 +77,7 @@ def use_gram(layout: Layout, i: int, o: int, positions: float) -> bool:
     return gram * (1.0 if positions <= 1 else GRAM_PENALTY) < materialised
 
 
-def contract(out: Kernel, layout: Layout, records: Sequence[Record], workspace: Workspace) -> None:
+def contract(out: Kernel, layout: Layout, records: Sequence[SampleGradients], workspace: Workspace) -> None:
     """Add the kernel of one parameter.
 
     Args:
@@ -87,12 +87,12 @@ def contract(out: Kernel, layout: Layout, records: Sequence[Record], workspace: 
         workspace: Where chunks are made; its limit bounds their size.
     """
     first = records[0]
-    if isinstance(first, DenseRecord):
-        _contract_dense(out, layout, cast(Sequence[DenseRecord], records))
-    elif isinstance(first, SparseRecord):
-        _contract_sparse(out, layout, cast(Sequence[SparseRecord], records))
+    if isinstance(first, DenseGradients):
+        _contract_dense(out, layout, cast(Sequence[DenseGradients], records))
+    elif isinstance(first, SparseGradients):
+        _contract_sparse(out, layout, cast(Sequence[SparseGradients], records))
     else:
-        outers = [r for r in cast(Sequence[OuterRecord], records) if r.positions]
+        outers = [r for r in cast(Sequence[OuterGradients], records) if r.positions]
         if not outers:
             return
         positions = sum(r.size * r.positions for r in outers) / layout.samples
@@ -102,12 +102,12 @@ def contract(out: Kernel, layout: Layout, records: Sequence[Record], workspace: 
             _contract_materialised(out, layout, outers, workspace)
 
 
-def _covers(layout: Layout, records: Sequence[DenseRecord] | Sequence[OuterRecord]) -> bool:
+def _covers(layout: Layout, records: Sequence[DenseGradients] | Sequence[OuterGradients]) -> bool:
     """Whether every sample has a record; one that a module never saw has zero gradient and none."""
     return sum(r.size for r in records) == layout.samples
 
 
-def _contract_dense(out: Kernel, layout: Layout, records: Sequence[DenseRecord]) -> None:
+def _contract_dense(out: Kernel, layout: Layout, records: Sequence[DenseGradients]) -> None:
     first = records[0].jacobian
     jacobian = first.new_zeros((layout.samples, *first.shape[1:]))
     for record in records:
@@ -115,7 +115,9 @@ def _contract_dense(out: Kernel, layout: Layout, records: Sequence[DenseRecord])
     layout.add_gram_(out, layout.matrix(jacobian))
 
 
-def _contract_materialised(out: Kernel, layout: Layout, records: Sequence[OuterRecord], workspace: Workspace) -> None:
+def _contract_materialised(
+    out: Kernel, layout: Layout, records: Sequence[OuterGradients], workspace: Workspace
+) -> None:
     first = records[0]
     i, k, o = first.inputs.shape[2], *first.grads.shape[2:]
     per_output = layout.samples * k * i * first.inputs.element_size()
@@ -133,9 +135,9 @@ def _contract_materialised(out: Kernel, layout: Layout, records: Sequence[OuterR
         layout.add_gram_(out, layout.matrix(jacobian))
 
 
-def _merge(records: Sequence[OuterRecord], boundary: int) -> list[OuterRecord]:
+def _merge(records: Sequence[OuterGradients], boundary: int) -> list[OuterGradients]:
     """Join neighbours with equally many positions, except across ``boundary``; records may be missing between."""
-    groups: list[list[OuterRecord]] = []
+    groups: list[list[OuterGradients]] = []
     for record in records:
         last = groups[-1][-1] if groups else None
         follows = last is not None and last.start + last.size == record.start != boundary
@@ -143,17 +145,19 @@ def _merge(records: Sequence[OuterRecord], boundary: int) -> list[OuterRecord]:
             groups[-1].append(record)
         else:
             groups.append([record])
-    return [OuterRecord(g[0].start, torch.cat([r.inputs for r in g]), torch.cat([r.grads for r in g])) for g in groups]
-
-
-def _pieces(record: OuterRecord, most: int) -> list[OuterRecord]:
     return [
-        OuterRecord(record.start + at, record.inputs[at : at + most], record.grads[at : at + most])
+        OuterGradients(g[0].start, torch.cat([r.inputs for r in g]), torch.cat([r.grads for r in g])) for g in groups
+    ]
+
+
+def _pieces(record: OuterGradients, most: int) -> list[OuterGradients]:
+    return [
+        OuterGradients(record.start + at, record.inputs[at : at + most], record.grads[at : at + most])
         for at in range(0, record.size, most)
     ]
 
 
-def _contract_gram(out: Kernel, layout: Layout, records: Sequence[OuterRecord], workspace: Workspace) -> None:
+def _contract_gram(out: Kernel, layout: Layout, records: Sequence[OuterGradients], workspace: Workspace) -> None:
     k = layout.channels
     longest = max(r.positions for r in records)
     cells = max(1, workspace.limit // (out.element_size() * (k * longest) ** 2))
@@ -170,7 +174,7 @@ def _contract_gram(out: Kernel, layout: Layout, records: Sequence[OuterRecord], 
             layout.add_block_(out, _gram_block(row, column, layout, out.dtype), row.start, column.start)
 
 
-def _gram_block(row: OuterRecord, column: OuterRecord, layout: Layout, dtype: torch.dtype) -> Tensor:
+def _gram_block(row: OuterGradients, column: OuterGradients, layout: Layout, dtype: torch.dtype) -> Tensor:
     (n, t, k, o), (m, s) = row.grads.shape, column.grads.shape[:2]
     inputs = _product(row.inputs.reshape(n * t, -1), column.inputs.reshape(m * s, -1), dtype).view(n, t, m, s)
     if layout.traced:
@@ -190,7 +194,7 @@ def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
-def _contract_sparse(out: Kernel, layout: Layout, records: Sequence[SparseRecord]) -> None:
+def _contract_sparse(out: Kernel, layout: Layout, records: Sequence[SparseGradients]) -> None:
     """Σ over tokens of V_nᵀV_m for the samples n, m that both hold the token; no table-sized array is made."""
     owners = torch.cat([r.owners for r in records])
     tokens = torch.cat([r.tokens for r in records])

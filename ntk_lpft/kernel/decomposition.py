@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-OUTPUTS = ("full", "class_trace", "pseudo")
+from ntk_lpft.errors import InputError
+from ntk_lpft.kernel.storage import StoredPart, read_part, write_parts
+
+_GROUP = "ft/"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class NTKDecomposition:
         symmetric: Whether rows and columns are the same samples.
         parameter_groups: Names of the parameters in each group.
         metadata: Settings, versions, self-check, fingerprints: what is needed to check or repeat the computation.
+
+    Raises:
+        InputError: Parts whose shapes do not fit each other, or that are no floating-point numbers.
     """
 
     feature_kernel: Float[Tensor, "n m"]
@@ -42,6 +49,22 @@ class NTKDecomposition:
     symmetric: bool = False
     parameter_groups: dict[str, list[str]] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n, m = self.feature_kernel.shape if self.feature_kernel.dim() == 2 else (-1, -1)
+        c = self.row_logits.shape[-1]
+        full = self.outputs == "full"
+        expected: dict[str, tuple[int, ...]]
+        expected = {"feature_kernel": (n, m), "row_logits": (n, c), "column_logits": (m, c)}
+        expected |= {f"ft_groups[{name!r}]": (n, c, m, c) if full else (n, m) for name in self.ft_groups}
+        given = {name: getattr(self, name) for name in ("feature_kernel", "row_logits", "column_logits")}
+        given |= {f"ft_groups[{name!r}]": value for name, value in self.ft_groups.items()}
+        for name, shape in expected.items():
+            if tuple(given[name].shape) != shape or not given[name].is_floating_point():
+                raise InputError(
+                    f"kernel: {name} is {given[name].dtype} of shape {tuple(given[name].shape)}; expected numbers of "
+                    f"shape {shape}, as the other parts have it"
+                )
 
     @property
     def num_labels(self) -> int:
@@ -88,13 +111,14 @@ class NTKDecomposition:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write to ``path`` (a ``.safetensors`` file, or a folder that gets ``kernel.safetensors``).
+        """Write the kernel to a file that ``load`` reads.
+
+        Args:
+            path: A ``.safetensors`` file, or a folder that gets ``kernel.safetensors``.
 
         Returns:
             The file written. It is complete or not there at all.
         """
-        from ntk_lpft.kernel.storage import save_parts
-
         return save_parts(path, {"ntk": self})
 
     @classmethod
@@ -106,9 +130,50 @@ class NTKDecomposition:
             part: Which kernel of the file: ``train`` (train × train) or ``eval`` (eval × train) of a run's
                 folder; by default the first.
 
+        Returns:
+            The kernel, in the dtype it was computed in, on the CPU.
+
         Raises:
             InputError: No such file or part, or a file that is truncated or was altered.
         """
-        from ntk_lpft.kernel.storage import load_parts
+        stored = read_part(path, part)
+        about = stored.description
+        return cls(
+            feature_kernel=stored.tensors["feature_kernel"],
+            ft_groups={group: stored.tensors[f"{_GROUP}{group}"] for group in about["groups"]},
+            row_logits=stored.tensors["row_logits"],
+            column_logits=stored.tensors["column_logits"],
+            outputs=about["outputs"],
+            symmetric=about["symmetric"],
+            parameter_groups=about["parameter_groups"],
+            metadata=about["metadata"],
+        )
 
-        return load_parts(path, part)
+    def _stored(self) -> StoredPart:
+        tensors = {
+            "feature_kernel": self.feature_kernel,
+            "row_logits": self.row_logits,
+            "column_logits": self.column_logits,
+            **{f"{_GROUP}{group}": value for group, value in self.ft_groups.items()},
+        }
+        description = {
+            "outputs": self.outputs,
+            "symmetric": self.symmetric,
+            "groups": list(self.ft_groups),
+            "parameter_groups": self.parameter_groups,
+            "metadata": self.metadata,
+        }
+        return StoredPart(tensors, description)
+
+
+def save_parts(path: str | Path, parts: Mapping[str, NTKDecomposition]) -> Path:
+    """Write several kernels, by name, into one file.
+
+    Args:
+        path: The file, or the folder that it goes into.
+        parts: The kernels.
+
+    Returns:
+        The file.
+    """
+    return write_parts(path, {name: part._stored() for name, part in parts.items()})

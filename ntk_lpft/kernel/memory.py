@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,37 +9,13 @@ from typing import Any
 import psutil
 import torch
 
+from ntk_lpft.byte_sizes import format_bytes
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel.sites import Route
-
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+from ntk_lpft.kernel.body_parameters import Route
 
 # Memory beyond this goes to captured layers: on a CPU, batches of 512 to 2048 took the same time within the noise.
 _MOST_CELLS = {"cpu": 1024, "cuda": 16384}
 _MOST_CHUNK = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}
-
-
-def parse_bytes(text: str | int) -> int:
-    """Read an amount of memory such as ``4GiB``, ``500MB`` or a plain number of bytes.
-
-    Raises:
-        InputError: Not an amount, or not positive.
-    """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", str(text))
-    if match is None or match.group(2).lower() not in _UNITS:
-        raise InputError(f"cannot read memory budget {str(text)!r}; write it as 4GiB or 500MB")
-    amount = int(float(match.group(1)) * _UNITS[match.group(2).lower()])
-    if amount <= 0:
-        raise InputError(f"memory budget {str(text)!r} is not positive")
-    return amount
-
-
-def format_bytes(amount: float) -> str:
-    """Write an amount of memory for people."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if amount >= size:
-            return f"{amount / size:.2f} {unit}"
-    return f"{amount:.0f} bytes"
 
 
 def default_budget(device: torch.device) -> int:
@@ -51,8 +26,8 @@ def default_budget(device: torch.device) -> int:
 
 
 @dataclass(frozen=True)
-class SiteProfile:
-    """What one site costs, measured on one sample of the greatest length.
+class ParameterCost:
+    """What one parameter costs, measured on one sample of the greatest length.
 
     Attributes:
         name: The parameter's name.
@@ -60,7 +35,7 @@ class SiteProfile:
         order: When the forward pass first reaches it.
         fixed_bytes: Bytes for each captured sample whatever its length.
         position_bytes: Bytes for each captured position.
-        input_key: Which tensor its input is; sites with one key share it. Empty where nothing is shared.
+        input_key: Which tensor its input is; parameters with one key share it. Empty where nothing is shared.
         input_position_bytes: Bytes of that tensor for each position.
         entries: Entries of the parameter (for the autograd route).
         chunk_bytes: Bytes of one output feature's gradients, of all samples: the least that a chunk can be.
@@ -81,16 +56,16 @@ class SiteProfile:
 
 @dataclass
 class Pass:
-    """One pass over the data: the sites that it captures, or slices of parameters on the autograd route.
+    """One pass over the data: the parameters that it captures, or slices of parameters on the autograd route.
 
     Attributes:
         route: The way.
-        sites: Names of the parameters.
+        parameters: Names of the parameters.
         slices: For the autograd route, (begin, end) in each flattened parameter.
     """
 
     route: Route
-    sites: list[str]
+    parameters: list[str]
     slices: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -119,12 +94,14 @@ class Plan:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """Undo ``to_json``."""
-        passes = [Pass(Route(p["route"]), list(p["sites"]), [(a, b) for a, b in p["slices"]]) for p in data["passes"]]
+        passes = [
+            Pass(Route(p["route"]), list(p["parameters"]), [(a, b) for a, b in p["slices"]]) for p in data["passes"]
+        ]
         return cls(passes, data["max_cells"], data["chunk_bytes"], data["budget"], data["predicted_peak"])
 
 
 def make_plan(
-    profiles: Sequence[SiteProfile],
+    costs: Sequence[ParameterCost],
     *,
     samples: int,
     positions: int,
@@ -139,7 +116,7 @@ def make_plan(
     """Share a memory budget out.
 
     Args:
-        profiles: What each site costs.
+        costs: What each parameter costs.
         samples: Number of samples.
         positions: Total number of positions of all samples, padding within batches included.
         longest: Positions of the longest sample.
@@ -157,7 +134,7 @@ def make_plan(
         InputError: The budget is too small for one layer; the message says what would do.
     """
     kind = device_type if device_type in _MOST_CELLS else "cuda"
-    floor_chunk = max((p.chunk_bytes for p in profiles), default=0)
+    floor_chunk = max((p.chunk_bytes for p in costs), default=0)
 
     def shares(total: int) -> tuple[int, int, int, int]:
         """Chunk, cells of a batch, their graph, and what is left for captured layers."""
@@ -169,24 +146,24 @@ def make_plan(
         return chunk, cells, graph, left - chunk - graph
 
     column = samples * channels * itemsize
-    costs = {p.name: _capture_bytes([p], samples, positions) for p in profiles if p.route != Route.AUTOGRAD}
-    dense = [p for p in profiles if p.route == Route.AUTOGRAD]
-    costs |= {p.name: column for p in dense}
-    largest = max(costs.values(), default=0)
+    needed_by = {p.name: _capture_bytes([p], samples, positions) for p in costs if p.route != Route.AUTOGRAD}
+    dense = [p for p in costs if p.route == Route.AUTOGRAD]
+    needed_by |= {p.name: column for p in dense}
+    largest = max(needed_by.values(), default=0)
     chunk, cells, graph, room = shares(budget)
     if room < largest:
         # Write it a little larger than it is, as it is rounded for people.
         needed = 1.02 * _least(lambda total: shares(total)[3] >= largest, budget)
         raise InputError(
             f"memory budget {format_bytes(budget)} is too small for one layer "
-            f"({max(costs, key=lambda n: costs[n], default='the batch')}); "
+            f"({max(needed_by, key=lambda n: needed_by[n], default='the batch')}); "
             f"give at least {format_bytes(needed)}, or fewer or shorter samples"
         )
     columns = room // column
     passes = []
     peak = 0
     for route in (Route.BATCHED, Route.SINGLE):
-        members = sorted((p for p in profiles if p.route == route), key=lambda p: p.order)
+        members = sorted((p for p in costs if p.route == route), key=lambda p: p.order)
         for group in _fill(members, samples, positions, room):
             passes.append(Pass(route, [p.name for p in group]))
             peak = max(peak, _capture_bytes(group, samples, positions))
@@ -208,35 +185,35 @@ def _least(enough: Callable[[int], bool], start: int) -> int:
     return high
 
 
-def _capture_bytes(group: Sequence[SiteProfile], samples: int, positions: int) -> int:
+def _capture_bytes(group: Sequence[ParameterCost], samples: int, positions: int) -> int:
     shared = {p.input_key: p.input_position_bytes for p in group if p.input_key}
     own = sum(p.fixed_bytes * samples + p.position_bytes * positions for p in group)
     return int(own + sum(shared.values()) * positions)
 
 
-def _fill(members: Sequence[SiteProfile], samples: int, positions: int, room: int) -> list[list[SiteProfile]]:
+def _fill(members: Sequence[ParameterCost], samples: int, positions: int, room: int) -> list[list[ParameterCost]]:
     """Cut neighbours in the network into as few passes as fit."""
-    groups: list[list[SiteProfile]] = []
-    for profile in members:
-        if groups and _capture_bytes([*groups[-1], profile], samples, positions) <= room:
-            groups[-1].append(profile)
+    groups: list[list[ParameterCost]] = []
+    for cost in members:
+        if groups and _capture_bytes([*groups[-1], cost], samples, positions) <= room:
+            groups[-1].append(cost)
         else:
-            groups.append([profile])
+            groups.append([cost])
     return groups
 
 
-def _slice(dense: Sequence[SiteProfile], columns: int) -> list[tuple[list[str], list[tuple[int, int]]]]:
+def _slice(dense: Sequence[ParameterCost], columns: int) -> list[tuple[list[str], list[tuple[int, int]]]]:
     """Cut flattened parameters into passes of at most ``columns`` entries."""
     passes: list[tuple[list[str], list[tuple[int, int]]]] = []
     used = columns
-    for profile in dense:
+    for cost in dense:
         begin = 0
-        while begin < profile.entries:
+        while begin < cost.entries:
             if used >= columns:
                 passes.append(([], []))
                 used = 0
-            end = min(profile.entries, begin + columns - used)
-            passes[-1][0].append(profile.name)
+            end = min(cost.entries, begin + columns - used)
+            passes[-1][0].append(cost.name)
             passes[-1][1].append((begin, end))
             used += end - begin
             begin = end

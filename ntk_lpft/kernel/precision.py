@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ntk_lpft.choices import PRECISION_NAMES, choose
 from ntk_lpft.errors import InputError
 
 
@@ -48,11 +49,17 @@ PRECISIONS = {
 def resolve_precision(name: str, device: torch.device) -> Precision:
     """Look a precision up and make sure that the device has it.
 
+    Args:
+        name: One of ``PRECISION_NAMES``.
+        device: Where the kernel is computed.
+
+    Returns:
+        The dtypes and the tolerance that the name stands for.
+
     Raises:
         InputError: Unknown name, or TF32 asked for off CUDA.
     """
-    if name not in PRECISIONS:
-        raise InputError(f"unknown precision {name!r}; choose one of {', '.join(PRECISIONS)}")
+    choose("precision", name, PRECISION_NAMES)
     precision = PRECISIONS[name]
     if precision.tf32 and device.type != "cuda":
         raise InputError(f"precision tf32 needs a CUDA device, not {device.type}; use float32")

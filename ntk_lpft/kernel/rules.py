@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ntk_lpft.kernel.records import DenseRecord, OuterRecord, Record, keep_active, sum_by_token
+from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients, keep_active, sum_by_token
 
 
 class Rule(ABC):
@@ -32,7 +32,7 @@ class Rule(ABC):
         grads: Float[Tensor, "n t k o"],
         start: int,
         dtype: torch.dtype,
-    ) -> Record:
+    ) -> SampleGradients:
         """Per-sample gradients of one parameter.
 
         Args:
@@ -62,6 +62,10 @@ def find_rule(module: nn.Module) -> Rule | None:
     return next((rule for rule in RULES if rule.matches(module)), None)
 
 
+# They normalise over samples, positions or groups of channels, and so cannot be called on single positions.
+_NORMS_OF_OTHER_AXES = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+
+
 @register
 class DenseLayer(Rule):
     """``nn.Linear`` and Hugging Face's ``Conv1D``: y = W a + b, so ∂W = Σ_t g_t a_tᵀ and ∂b = Σ_t g_t.
@@ -70,10 +74,9 @@ class DenseLayer(Rule):
     """
 
     def matches(self, module: nn.Module) -> bool:
-        """Linear layers whose class keeps the plain forward pass."""
-        return isinstance(module, Conv1D) or (
-            isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
-        )
+        """Linear layers whose class keeps the plain forward pass, of a weight and at most a bias."""
+        plain = any(isinstance(module, kind) and type(module).forward is kind.forward for kind in (nn.Linear, Conv1D))
+        return plain and {name for name, _ in module.named_parameters(recurse=False)} <= {"weight", "bias"}
 
     def record(
         self,
@@ -83,12 +86,12 @@ class DenseLayer(Rule):
         grads: Float[Tensor, "n t k o"],
         start: int,
         dtype: torch.dtype,
-    ) -> Record:
+    ) -> SampleGradients:
         """Outer-product factors of the weight, or the bias's gradient."""
         if parameter == "bias":
-            return DenseRecord(start, grads.sum(dim=1).to(dtype))
+            return DenseGradients(start, grads.sum(dim=1).to(dtype))
         kept_inputs, kept_grads = keep_active(inputs, grads)
-        return OuterRecord(start, kept_inputs.to(dtype), kept_grads.to(dtype))
+        return OuterGradients(start, kept_inputs.to(dtype), kept_grads.to(dtype))
 
 
 @register
@@ -100,7 +103,9 @@ class Norm(Rule):
     """
 
     def matches(self, module: nn.Module) -> bool:
-        """Modules called norms that own one weight vector, and at most a bias of its size."""
+        """Modules called norms of the last axis that own one weight vector, and at most a bias of its size."""
+        if isinstance(module, _NORMS_OF_OTHER_AXES):
+            return False
         own = dict(module.named_parameters(recurse=False))
         weight = own.get("weight")
         return (
@@ -119,10 +124,10 @@ class Norm(Rule):
         grads: Float[Tensor, "n t k o"],
         start: int,
         dtype: torch.dtype,
-    ) -> Record:
+    ) -> SampleGradients:
         """Gradient of the scale or of the shift."""
         if parameter == "bias":
-            return DenseRecord(start, grads.sum(dim=1).to(dtype))
+            return DenseGradients(start, grads.sum(dim=1).to(dtype))
         own = {name: torch.zeros_like(p) for name, p in module.named_parameters(recurse=False)}
         one = torch.ones_like(own["weight"])
         with torch.no_grad():
@@ -130,7 +135,7 @@ class Norm(Rule):
                 torch.func.functional_call(module, own | {"weight": weight}, (inputs,)) for weight in (one, -one)
             )
         normalised = ((plus - minus) / 2).to(grads.dtype)
-        return DenseRecord(start, torch.einsum("ntko,nto->nko", grads, normalised).to(dtype))
+        return DenseGradients(start, torch.einsum("ntko,nto->nko", grads, normalised).to(dtype))
 
 
 @register
@@ -152,7 +157,7 @@ class EmbeddingTable(Rule):
         grads: Float[Tensor, "n t k o"],
         start: int,
         dtype: torch.dtype,
-    ) -> Record:
+    ) -> SampleGradients:
         """One vector for each distinct token of a sample."""
         assert isinstance(module, nn.Embedding)
         scale = getattr(module, "embed_scale", 1.0)

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ntk_lpft.classifier.rows import Batch, collate
+from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.kernel.autograd import sample_gradients
+from ntk_lpft.kernel.body_parameters import BodyParameter, Route
 from ntk_lpft.kernel.capture import ShapeMismatch, capture
 from ntk_lpft.kernel.contract import Workspace, contract
+from ntk_lpft.kernel.gradients import SampleGradients
 from ntk_lpft.kernel.layout import Layout
-from ntk_lpft.kernel.problem import Problem
-from ntk_lpft.kernel.records import Record
-from ntk_lpft.kernel.sites import Route, Site
+from ntk_lpft.kernel.setup import KernelSetup
 
 # A block this much smaller than the whole kernel may be pure rounding: attention does not depend on the key's
 # bias, for one, so that its gradient is exactly zero in exact arithmetic.
@@ -53,42 +53,42 @@ class SelfCheck:
         return asdict(self)
 
 
-def run_self_check(problem: Problem, budget: int) -> SelfCheck:
-    """Check and route every site of a problem; the sites' ``route`` and ``reason`` are set.
+def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
+    """Check and route every parameter of a setup; the parameters' ``route`` and ``reason`` are set.
 
     The longest and the shortest sample are taken together, padded, as in the run. Two random combinations of the
     logits stand for all of them: a wrong rule agrees on them with probability zero.
 
     Args:
-        problem: The problem; its sites are changed.
+        setup: The setup; its parameters are changed.
         budget: Bytes that the check may take.
 
     Returns:
         What was found.
     """
-    rows = sorted(problem.rows, key=lambda row: len(row["input_ids"]))
+    rows = sorted(setup.rows, key=lambda row: len(row["input_ids"]))
     pair = [rows[-1], rows[0]]
-    together = collate(pair, problem.pad_id, problem.device)
-    alone = [collate([row], problem.pad_id, problem.device, start) for start, row in enumerate(pair)]
-    seeds = _random_seeds(problem)
-    check = SelfCheck(tolerance=problem.precision.tolerance, parameters=len(problem.sites))
-    if problem.one_by_one:
-        for site in problem.sites:
-            if site.route == Route.BATCHED:
-                site.route, site.reason = Route.SINGLE, problem.one_by_one
-    references = _references(problem, alone, seeds, budget)
+    together = setup.classifier.collate(pair)
+    alone = [setup.classifier.collate([row], start) for start, row in enumerate(pair)]
+    seeds = _random_seeds(setup)
+    check = SelfCheck(tolerance=setup.precision.tolerance, parameters=len(setup.parameters))
+    if setup.one_by_one:
+        for parameter in setup.parameters:
+            if parameter.route == Route.BATCHED:
+                parameter.route, parameter.reason = Route.SINGLE, setup.one_by_one
+    references = _references(setup, alone, seeds, budget)
     scale = float(sum(block.norm() for block in references.values()))
     layout = Layout(2, 0, symmetric=True, channels=len(seeds))
     agreed: dict[str, Tensor] = {}
 
-    def disagreement(site: Site, block: Tensor | ShapeMismatch) -> str:
+    def disagreement(parameter: BodyParameter, block: Tensor | ShapeMismatch) -> str:
         """Why a block cannot be trusted, or nothing."""
         if isinstance(block, ShapeMismatch):
             return str(block)
-        reference = references[site.name]
+        reference = references[parameter.name]
         error, size = float((block - reference).norm()), float(reference.norm())
         if error <= check.tolerance * size or error <= _NEGLIGIBLE * check.tolerance * scale:
-            agreed[site.name] = block
+            agreed[parameter.name] = block
             return ""
         return f"differs from autograd by {error / max(size, 1e-300):.1e} of its norm"
 
@@ -96,98 +96,99 @@ def run_self_check(problem: Problem, budget: int) -> SelfCheck:
         (Route.BATCHED, [together], Route.SINGLE),
         (Route.SINGLE, alone, Route.AUTOGRAD),
     ):
-        sites = [site for site in problem.sites if site.route == route]
-        blocks = _structured(problem, sites, batches, seeds, layout)
-        for site in sites:
-            reason = disagreement(site, blocks[site.name])
+        parameters = [parameter for parameter in setup.parameters if parameter.route == route]
+        blocks = _structured(setup, parameters, batches, seeds, layout)
+        for parameter in parameters:
+            reason = disagreement(parameter, blocks[parameter.name])
             if reason:
-                site.route, site.reason = following, reason
-    for site in problem.sites:
-        agreed.setdefault(site.name, references[site.name])
-    _summarise(check, problem.sites, references, agreed, scale)
+                parameter.route, parameter.reason = following, reason
+    for parameter in setup.parameters:
+        agreed.setdefault(parameter.name, references[parameter.name])
+    _summarise(check, setup.parameters, references, agreed, scale)
     return check
 
 
-def _random_seeds(problem: Problem) -> Float[Tensor, "2 c"]:
+def _random_seeds(setup: KernelSetup) -> Float[Tensor, "2 c"]:
     generator = torch.Generator().manual_seed(0)
-    seeds = torch.randn((2, problem.seeds.shape[1]), generator=generator, dtype=torch.float64)
-    return seeds.to(problem.seeds)
+    seeds = torch.randn((2, setup.seeds.shape[1]), generator=generator, dtype=torch.float64)
+    return seeds.to(setup.seeds)
 
 
 def _references(
-    problem: Problem, alone: Sequence[Batch], seeds: Tensor, budget: int
+    setup: KernelSetup, alone: Sequence[Batch], seeds: Tensor, budget: int
 ) -> dict[str, Float[Tensor, "4 4"]]:
     """Blocks from plain autograd, for as many parameters at a time as the budget allows."""
-    allowed = max(1, budget // 2 // (4 * 4 * problem.seeds.element_size()))
-    chunks: list[list[Site]] = []
+    allowed = max(1, budget // 2 // (4 * 4 * setup.seeds.element_size()))
+    chunks: list[list[BodyParameter]] = []
     held = allowed
-    for site in problem.sites:
-        if held + site.parameter.numel() > allowed:
+    for parameter in setup.parameters:
+        if held + parameter.tensor.numel() > allowed:
             chunks.append([])
             held = 0
-        chunks[-1].append(site)
-        held += site.parameter.numel()
+        chunks[-1].append(parameter)
+        held += parameter.tensor.numel()
     blocks = {}
     for chunk in chunks:
-        parameters = [site.parameter for site in chunk]
-        gradients = [sample_gradients(problem.model, parameters, batch, seeds) for batch in alone]
-        for index, site in enumerate(chunk):
+        parameters = [parameter.tensor for parameter in chunk]
+        gradients = [sample_gradients(setup.classifier.module, parameters, batch, seeds) for batch in alone]
+        for index, parameter in enumerate(chunk):
             jacobian = torch.cat([sample[index] for sample in gradients])
-            blocks[site.name] = jacobian @ jacobian.T
+            blocks[parameter.name] = jacobian @ jacobian.T
     return blocks
 
 
 def _structured(
-    problem: Problem, sites: Sequence[Site], batches: Sequence[Batch], seeds: Tensor, layout: Layout
+    setup: KernelSetup, parameters: Sequence[BodyParameter], batches: Sequence[Batch], seeds: Tensor, layout: Layout
 ) -> dict[str, Tensor | ShapeMismatch]:
-    records: dict[str, list[Record | ShapeMismatch]] = {site.name: [] for site in sites}
+    if not parameters:  # a model that cannot pad takes no batch at all
+        return {}
+    records: dict[str, list[SampleGradients | ShapeMismatch]] = {parameter.name: [] for parameter in parameters}
     for batch in batches:
-        found = capture(problem.model, sites, batch, seeds, problem.precision.model)
-        for name, record in found.items():
+        for name, record in capture(setup.classifier.module, parameters, batch, seeds, setup.precision.model).items():
             records[name].append(record)
     workspace = Workspace(1 << 26)
     blocks: dict[str, Tensor | ShapeMismatch] = {}
     for name, parts in records.items():
-        block = layout.zeros(problem.precision.kernel, problem.device)
-        problems = [part for part in parts if isinstance(part, ShapeMismatch)]
-        if parts and not problems:
+        block = layout.zeros(setup.precision.kernel, setup.classifier.device)
+        mismatches = [part for part in parts if isinstance(part, ShapeMismatch)]
+        if parts and not mismatches:
             contract(block, layout, [part for part in parts if not isinstance(part, ShapeMismatch)], workspace)
-        blocks[name] = problems[0] if problems else layout.complete(block)
+        blocks[name] = mismatches[0] if mismatches else layout.complete(block)
     return blocks
 
 
 def _summarise(
     check: SelfCheck,
-    sites: Sequence[Site],
+    parameters: Sequence[BodyParameter],
     references: dict[str, Tensor],
     blocks: dict[str, Tensor],
     scale: float,
 ) -> None:
-    if not sites:
+    if not parameters:
         return
     reference, total = sum(references.values()), sum(blocks.values())
     assert isinstance(reference, Tensor)
     assert isinstance(total, Tensor)
     check.error = float((total - reference).norm() / reference.norm().clamp_min(1e-300))
-    for site in sites:
-        size = float(references[site.name].norm())
-        error = float((blocks[site.name] - references[site.name]).norm())
+    for parameter in parameters:
+        size = float(references[parameter.name].norm())
+        error = float((blocks[parameter.name] - references[parameter.name]).norm())
         if size > _NEGLIGIBLE * check.tolerance * scale and error / size >= check.worst:
-            check.worst, check.worst_parameter = error / size, site.name
+            check.worst, check.worst_parameter = error / size, parameter.name
         if size == 0.0:
             # Some other sample may reach it (an expert's weights, say); the run then computes it by autograd.
-            site.verified = False
-            check.unused.append(site.name)
+            parameter.verified = False
+            check.unused.append(parameter.name)
     describe: dict[Route, Callable[[str], str]] = {
         Route.SINGLE: lambda names: f"captured one sample at a time: {names}",
         Route.AUTOGRAD: lambda names: f"computed by plain autograd: {names}",
     }
     for route, sentence in describe.items():
-        members = [site for site in sites if site.route == route]
-        check.routes[route.value] = [site.name for site in members]
+        members = [parameter for parameter in parameters if parameter.route == route]
+        check.routes[route.value] = [parameter.name for parameter in members]
         reasons: dict[str, list[str]] = {}
-        for site in members:
-            reasons.setdefault(site.reason, []).append(site.name)
+        for parameter in members:
+            reasons.setdefault(parameter.reason, []).append(parameter.name)
         for reason, names in reasons.items():
             check.notices.append(f"{sentence(_shorten(names))} ({reason})")
     if check.unused:

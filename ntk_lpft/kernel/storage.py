@@ -1,53 +1,59 @@
-"""Kernels on disk."""
+"""Kernels on disk: several parts in one file, each as plain tensors with a description."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel.decomposition import NTKDecomposition
+from ntk_lpft.runs.kernel import KernelRun
 from ntk_lpft.storage import read_tensors, write_tensors
 
 FORMAT = "ntk_lpft kernel 1"
-FILE_NAME = "kernel.safetensors"
+
+
+class StoredPart(NamedTuple):
+    """One kernel of a file.
+
+    Attributes:
+        tensors: By name.
+        description: All else that is known of it, as JSON holds it.
+    """
+
+    tensors: dict[str, Tensor]
+    description: dict[str, Any]
 
 
 def kernel_file(path: str | Path) -> Path:
     """Return the kernel's file for a file's or folder's name."""
     path = Path(path)
-    return path if path.suffix == ".safetensors" else path / FILE_NAME
+    return path if path.suffix == ".safetensors" else path / KernelRun.KERNEL
 
 
-def save_parts(path: str | Path, parts: Mapping[str, NTKDecomposition]) -> Path:
-    """Write several kernels, by name, into one file."""
-    tensors: dict[str, Tensor] = {}
-    described: dict[str, Any] = {}
-    for part, ntk in parts.items():
-        tensors[f"{part}/feature_kernel"] = ntk.feature_kernel
-        tensors[f"{part}/row_logits"] = ntk.row_logits
-        tensors[f"{part}/column_logits"] = ntk.column_logits
-        tensors.update({f"{part}/ft/{group}": value for group, value in ntk.ft_groups.items()})
-        described[part] = {
-            "outputs": ntk.outputs,
-            "symmetric": ntk.symmetric,
-            "groups": list(ntk.ft_groups),
-            "parameter_groups": ntk.parameter_groups,
-            "metadata": ntk.metadata,
-        }
+def write_parts(path: str | Path, parts: Mapping[str, StoredPart]) -> Path:
+    """Write several kernels, by name, into one file, and return it."""
+    tensors = {f"{part}/{name}": value for part, stored in parts.items() for name, value in stored.tensors.items()}
+    described = {part: stored.description for part, stored in parts.items()}
     file = kernel_file(path)
     write_tensors(file, tensors, {"format": FORMAT, "parts": list(parts), "ntk": described})
     return file
 
 
-def load_parts(path: str | Path, part: str | None = None) -> NTKDecomposition:
-    """Read one kernel of a file; the first where no name is given.
+def read_part(path: str | Path, part: str | None = None) -> StoredPart:
+    """Read one kernel of a file.
+
+    Args:
+        path: The file, or its folder.
+        part: Name of the kernel in the file; None takes the first.
+
+    Returns:
+        The kernel's tensors by name, and its description.
 
     Raises:
-        InputError: See ``read_tensors``; also a file of another format, or without that part.
+        InputError: As for ``read_tensors``; also a file of another format, or without that part.
     """
     file = kernel_file(path)
     tensors, description = read_tensors(file)
@@ -56,14 +62,5 @@ def load_parts(path: str | Path, part: str | None = None) -> NTKDecomposition:
     chosen = description["parts"][0] if part is None else part
     if chosen not in description["ntk"]:
         raise InputError(f"{file} has no part {chosen!r}; it has {', '.join(description['parts'])}")
-    about = description["ntk"][chosen]
-    return NTKDecomposition(
-        feature_kernel=tensors[f"{chosen}/feature_kernel"],
-        ft_groups={group: tensors[f"{chosen}/ft/{group}"] for group in about["groups"]},
-        row_logits=tensors[f"{chosen}/row_logits"],
-        column_logits=tensors[f"{chosen}/column_logits"],
-        outputs=about["outputs"],
-        symmetric=about["symmetric"],
-        parameter_groups=about["parameter_groups"],
-        metadata=about["metadata"],
-    )
+    own = {name.removeprefix(f"{chosen}/"): value for name, value in tensors.items() if name.startswith(f"{chosen}/")}
+    return StoredPart(own, description["ntk"][chosen])

@@ -82,6 +82,9 @@ def transposed(kernel: Float[Tensor, "n c m c"] | Float[Tensor, "n m"]) -> Tenso
 def check_feature_kernel(feature_kernel: Float[Tensor, "n m"]) -> None:
     """Refuse a feature kernel that is not a finite matrix.
 
+    Args:
+        feature_kernel: k, of shape (N, M).
+
     Raises:
         InputError: It has another number of axes, is empty, or has entries that are not finite.
     """
@@ -92,6 +95,9 @@ def check_feature_kernel(feature_kernel: Float[Tensor, "n m"]) -> None:
 
 def check_num_classes(num_classes: int) -> None:
     """Refuse a number of classes below one.
+
+    Args:
+        num_classes: C, the number of logits.
 
     Raises:
         InputError: `num_classes` is not positive.

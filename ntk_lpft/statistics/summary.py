@@ -11,17 +11,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.statistics.alignment import (
-    alignment,
-    centred_alignment,
-    pretrain_effective_alignment,
-    pretrain_effective_centred_alignment,
-)
 from ntk_lpft.statistics.classifier import KernelClassifierResult
 from ntk_lpft.statistics.classifier import kernel_classifier as fit_kernel_classifier
 from ntk_lpft.statistics.matrix import as_matrix, check_feature_kernel, check_labels, pretrain_effective
 from ntk_lpft.statistics.residual import sample_ft_ratios
 from ntk_lpft.statistics.spectrum import Spectrum, kernel_spectrum, pretrain_effective_spectrum
+from ntk_lpft.statistics.target_alignment import (
+    alignment,
+    centred_alignment,
+    pretrain_effective_alignment,
+    pretrain_effective_centred_alignment,
+)
 
 _COMPONENTS = ("P", "F", "P+F")
 

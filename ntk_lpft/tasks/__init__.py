@@ -1,8 +1,6 @@
 """Text classification data: x and y, tokenised, with a fingerprint."""
 
-from ntk_lpft.tasks.encoding import EncodedSplit
-from ntk_lpft.tasks.local import load_files
-from ntk_lpft.tasks.named import TASK_NAMES, load_task
-from ntk_lpft.tasks.task import Split, Task
+import lazy_loader
 
-__all__ = ["TASK_NAMES", "EncodedSplit", "Split", "Task", "load_files", "load_task"]
+# Names are imported when they are used, so that a command that needs no model does not wait for transformers and peft.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -77,6 +77,14 @@ class EncodedSplit(Sequence[Mapping[str, list[int]]]):
     def subsample(self, n: int | None, seed: int, balanced: bool = True) -> EncodedSplit:
         """Choose rows as ``Split.subsample`` does; the fingerprint then tells of the choice.
 
+        Args:
+            n: Rows wanted; None, or as many as there are or more, gives every row.
+            seed: Any integer.
+            balanced: Classes as equal in size as their counts allow; else uniformly at random.
+
+        Returns:
+            The chosen rows, in their order.
+
         Raises:
             InputError: ``n`` is not positive, or a balanced sample is smaller than the number of classes.
         """
@@ -91,6 +99,15 @@ class EncodedSplit(Sequence[Mapping[str, list[int]]]):
             fingerprint=digest([{"rows": self.fingerprint, "positions": positions.tolist()}]),
             n_truncated=sum(len(self.rows[position]["input_ids"]) == self.max_length for position in positions),
         )
+
+    def description(self) -> dict[str, Any]:
+        """Say, in plain data, which rows these are: fingerprint, row numbers, labels, and how many were cut."""
+        return {
+            "fingerprint": self.fingerprint,
+            "indices": self.indices.tolist(),
+            "labels": self.labels.tolist(),
+            "truncated": self.n_truncated,
+        }
 
     def __repr__(self) -> str:
         return f"EncodedSplit({self.name}, {len(self)} rows, fingerprint {self.fingerprint[:12]})"

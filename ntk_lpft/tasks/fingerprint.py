@@ -50,6 +50,9 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
     Args:
         tokenizer: A tokenizer with or without a backend of the ``tokenizers`` library.
+
+    Returns:
+        A sha256.
     """
     facts: dict[str, Any] = {
         "class": type(tokenizer).__name__,

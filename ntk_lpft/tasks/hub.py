@@ -51,6 +51,9 @@ def read_hub(source: HubSource, split: str, root: Path | None = None) -> list[Re
         split: Our name of the split, a key of ``source.splits``.
         root: A folder with copies of Hub repositories at ``owner/name``; None for the Hub itself.
 
+    Returns:
+        One record for each row, in the split's order.
+
     Raises:
         InputError: The library is missing, or the data set cannot be reached or read.
     """

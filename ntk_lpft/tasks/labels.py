@@ -15,6 +15,14 @@ from ntk_lpft.tasks.tables import Record, at_row
 def label_values(records: Sequence[Record], column: str, where: str) -> list[str]:
     """Return the labels as texts, with whole numbers and truth values written in one way.
 
+    Args:
+        records: Rows of a file.
+        column: Name of the label column.
+        where: How messages name the file.
+
+    Returns:
+        The label of each row.
+
     Raises:
         InputError: The column or a value is missing, or a value is neither text, truth value nor whole number.
     """
@@ -42,6 +50,13 @@ def choose_label_names(values: Sequence[str], where: str) -> tuple[str, ...]:
     Whole numbers stand for themselves and must be 0 to C - 1, each at least once; other labels are numbered in sorted
     order.
 
+    Args:
+        values: The label of each training row, as ``label_values`` gives it.
+        where: How messages name the file.
+
+    Returns:
+        Names of the classes, in the order of their numbers.
+
     Raises:
         InputError: Numbers with a gap or a wrong start, or numbers mixed with words.
     """
@@ -54,16 +69,16 @@ def choose_label_names(values: Sequence[str], where: str) -> tuple[str, ...]:
             f"{at_row(where, row)}: label {values[row]!r} among labels such as {values[0]!r}; "
             "correct it, or give label_names"
         )
-    found = {int(value) for value in values}
-    count = max(found) + 1
-    lowest = min(found)
+    present = {int(value) for value in values}
+    count = max(present) + 1
+    lowest = min(present)
     if lowest < 0:
         row = [int(value) for value in values].index(lowest)
         raise InputError(
             f"{at_row(where, row)}: label {lowest} is outside 0 to {count - 1}; classes are numbered from 0"
         )
-    if len(found) != count:
-        gap = next(number for number in range(count) if number not in found)
+    if len(present) != count:
+        gap = next(number for number in range(count) if number not in present)
         raise InputError(
             f"{where}: labels go up to {count - 1} but none is {gap}; number the classes from 0, or give label_names"
         )
@@ -72,6 +87,14 @@ def choose_label_names(values: Sequence[str], where: str) -> tuple[str, ...]:
 
 def to_numbers(values: Sequence[str], label_names: Sequence[str], where: str) -> Int64[np.ndarray, " n"]:
     """Give labels their place in ``label_names``; numbers 0 to C - 1 stay as they are.
+
+    Args:
+        values: The label of each row, as ``label_values`` gives it.
+        label_names: Names of the C classes, in the order of their numbers.
+        where: How messages name the file.
+
+    Returns:
+        Class numbers, (N,).
 
     Raises:
         InputError: A label that is neither a name nor a class number.

@@ -39,6 +39,9 @@ def load_task(name: str = "amazon-snippets", data_dir: str | Path | None = None)
             Hub repository at ``owner/name``. Where None, the environment variable ``NTK_LPFT_DATA`` names it; without
             either, the Hub is read.
 
+    Returns:
+        The task.
+
     Raises:
         InputError: Unknown name, or no files of this task in the data folder.
     """

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ntk_lpft.bundled import data_folder
 from ntk_lpft.errors import InputError
 from ntk_lpft.tasks.sampling import hash_order, tail_size
 from ntk_lpft.tasks.tables import Record, at_row, read_unquoted
@@ -37,6 +38,9 @@ def load_snippets(name: str) -> Task:
 
     Args:
         name: A key of ``SNIPPETS``.
+
+    Returns:
+        The task, with two classes and a training, validation and test split.
     """
     loaders = {split: partial(_part, name, split) for split in ("train", "validation", "test")}
     others = [other for other in SNIPPETS if other != name] if name == "amazon-snippets" else []
@@ -55,14 +59,17 @@ def _cached(path: Path) -> Split:
 
 
 def _whole(name: str) -> Split:
-    # Imported here, as ``python -m ntk_lpft.bundled`` warns where the package has imported that module before.
-    from ntk_lpft.bundled import data_folder
-
     return _cached(data_folder("vader") / SNIPPETS[name])
 
 
 def read_snippets(path: Path) -> Split:
     """Read a file of id, mean score and text, tab-separated, and drop weak scores and duplicates.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The rows that are kept, in file order, labelled 0 (negative) or 1 (positive).
 
     Raises:
         InputError: A row of another form.

@@ -22,7 +22,13 @@ def at_row(where: str | Path, row: int) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text, decoded as UTF-8 with or without a byte-order mark.
+    """Read a file's text, in UTF-8 with or without a byte-order mark.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The text, without the byte-order mark.
 
     Raises:
         InputError: The file is missing, unreadable, no UTF-8, or empty.
@@ -54,6 +60,9 @@ def read_unquoted(path: Path, columns: Sequence[str] | None = None) -> list[Reco
         path: The file.
         columns: Names of its columns; None where its first line names them.
 
+    Returns:
+        The rows, each by column name; all values are strings.
+
     Raises:
         InputError: A row with another number of columns than named.
     """
@@ -63,6 +72,13 @@ def read_unquoted(path: Path, columns: Sequence[str] | None = None) -> list[Reco
 
 def read_quoted(path: Path, separator: str) -> list[Record]:
     """Read a file with a header line and csv quoting, such as a spreadsheet or pandas writes.
+
+    Args:
+        path: The file.
+        separator: What stands between fields, one character.
+
+    Returns:
+        The rows, each by column name; all values are strings.
 
     Raises:
         InputError: A row with another number of columns than the header, or broken quoting.
@@ -89,6 +105,12 @@ def _to_records(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]
 def read_jsonl(path: Path) -> list[Record]:
     """Read one JSON object a line.
 
+    Args:
+        path: The file.
+
+    Returns:
+        The objects, in file order.
+
     Raises:
         InputError: A line that is no JSON object.
     """
@@ -108,6 +130,12 @@ def _json_object(path: Path, number: int, line: str) -> Record:
 def read_json(path: Path) -> list[Record]:
     """Read a JSON list of objects, or one object a line.
 
+    Args:
+        path: The file.
+
+    Returns:
+        The objects, in file order.
+
     Raises:
         InputError: Neither of the two.
     """
@@ -126,6 +154,12 @@ def read_json(path: Path) -> list[Record]:
 
 def read_parquet(path: Path) -> list[Record]:
     """Read a parquet file; missing values become None.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The rows, each by column name.
 
     Raises:
         InputError: The file is missing or no parquet file.
@@ -147,6 +181,12 @@ def read_table(path: Path) -> list[Record]:
 
     csv and tsv files have a header line and csv quoting, and all their values are strings; blank lines are skipped.
 
+    Args:
+        path: The file; its suffix is one of ``SUFFIXES``.
+
+    Returns:
+        The rows, each by column name.
+
     Raises:
         InputError: Unknown suffix, missing file, or malformed content.
     """
@@ -159,7 +199,16 @@ def read_table(path: Path) -> list[Record]:
 
 
 def text_of(record: Record, column: str, where: str, row: int) -> str:
-    """Return a record's text.
+    """Take the text out of a record.
+
+    Args:
+        record: A row of a file.
+        column: Name of the text column.
+        where: How messages name the file.
+        row: Number of the row, from 0, for messages.
+
+    Returns:
+        The text, which is not blank.
 
     Raises:
         InputError: The column or its value is missing, or it is no text.

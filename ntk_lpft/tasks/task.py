@@ -98,6 +98,9 @@ class Split:
             seed: Any integer.
             balanced: Classes as equal in size as their counts allow; else uniformly at random.
 
+        Returns:
+            The chosen rows, with their source row numbers.
+
         Raises:
             InputError: ``n`` is not positive, or a balanced sample is smaller than the number of classes.
         """
@@ -110,6 +113,9 @@ class Split:
             tokenizer: A Hugging Face tokenizer.
             max_length: Longest row in tokens, special tokens included; the paper uses 128.
             truncate: Whether longer examples are cut, token by token from the longer segment.
+
+        Returns:
+            The token rows, with the labels and source row numbers of the examples.
 
         Raises:
             InputError: An example is too long and shall not be truncated, has no token at all, or ``max_length`` does
@@ -130,11 +136,22 @@ class Split:
 class Task:
     """A classification task whose splits are read when they are first asked for.
 
+    Args:
+        name: Name of the task.
+        label_names: Names of the classes, in the order of their numbers; two or more.
+        source: Where the data is read.
+        loaders: What reads each of the task's own splits, by name.
+        ood_loaders: What reads each test from another source, by name; None for none.
+        metric: ``"accuracy"`` or ``"matthews"`` (Matthews correlation).
+
     Attributes:
         name: Name of the task.
         label_names: Names of the classes, in the order of their numbers.
         source: Where the data is read.
         metric: ``"accuracy"`` or ``"matthews"`` (Matthews correlation).
+
+    Raises:
+        InputError: An unknown metric, label names that are not distinct, or fewer than two of them.
     """
 
     def __init__(
@@ -177,7 +194,13 @@ class Task:
         return tuple(self._ood_loaders)
 
     def split(self, name: str) -> Split:
-        """Return ``"train"``, ``"validation"`` or ``"test"``, read at the first call.
+        """Return one of the task's own splits, read at the first call.
+
+        Args:
+            name: One of :attr:`splits`.
+
+        Returns:
+            The split.
 
         Raises:
             InputError: No such split, its files are missing or malformed, or a training split lacks classes or rows.
@@ -185,7 +208,13 @@ class Task:
         return self._get("split", name, self._loaders)
 
     def ood_split(self, name: str) -> Split:
-        """Return a test from another source, one of :attr:`ood`, read at the first call.
+        """Return a test from another source, read at the first call.
+
+        Args:
+            name: One of :attr:`ood`.
+
+        Returns:
+            The test.
 
         Raises:
             InputError: No such test, or its files are missing or malformed.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.zoo import ZOO, ragged_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
-from zoo import ZOO, ragged_rows
 
 from ntk_lpft.calibration import (
     Predictions,
@@ -190,6 +190,7 @@ def test_other_calibrations_fit_no_worse_and_give_probabilities() -> None:
         assert probabilities.min() >= 0
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("logits", "labels", "part"),
     [

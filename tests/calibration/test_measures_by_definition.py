@@ -301,6 +301,7 @@ def test_pooled_bins_are_those_of_all_samples() -> None:
     np.testing.assert_allclose(pooled.confidence, expected.confidence)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("probabilities", "labels", "words"),
     [

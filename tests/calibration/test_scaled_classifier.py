@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from zoo import ZOO, ragged_rows
+from helpers.zoo import ZOO, ragged_rows
 
 from ntk_lpft.calibration import TemperatureScaledClassifier, load_temperature, save_temperature
 from ntk_lpft.classifier import find_head
@@ -85,7 +85,7 @@ def test_no_temperature(temperature: float) -> None:
         (None, "does not exist; calibrate the run first"),
         ("{", "cannot be read as JSON"),
         ("\udcff", "cannot be read as JSON"),
-        ("[1.5]", "holds no temperature of one classifier"),
+        ("[1.5]", "holds no JSON object"),
         ("{}", "holds no temperature of one classifier"),
         ('{"runs": [{"temperature": 1.5}]}', "holds no temperature of one classifier"),
         ('{"temperature": "1.5"}', "holds no temperature of one classifier"),

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.zoo import ENTRIES, LORA_ENTRIES, ZOO, Entry, padded, ragged_rows
 from torch import Tensor, nn
-from zoo import ENTRIES, LORA_ENTRIES, ZOO, Entry, padded, ragged_rows
 
 from ntk_lpft.classifier import find_head
 from ntk_lpft.classifier.head import features_and_logits

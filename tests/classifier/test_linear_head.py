@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
+from helpers.zoo import ZOO, Row, padded, ragged_rows, randomise
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
-from zoo import ZOO, Row, padded, ragged_rows, randomise
 
 from ntk_lpft.classifier import LinearHeadClassifier
 from ntk_lpft.classifier.linear_head import pool, resolve_pooling
@@ -89,8 +89,8 @@ def test_logits_do_not_depend_on_padding(name: str, pooling: str, place: int) ->
     sides = ("left", "right") if entry.left_padding_exact else ("right",)
     expected = torch.stack([expected_logits(classifier, row, place) for row in rows])
     for side in sides:
-        found = classifier(**padded(rows, pad_id=entry.pad_id, side=side, extra=2)).logits
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        logits = classifier(**padded(rows, pad_id=entry.pad_id, side=side, extra=2)).logits
+        torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_gradient_flows_to_every_parameter() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import save_model, tokenizer, tokens_of
+from helpers.small import save_model, tokenizer, tokens_of
+from helpers.zoo import ZOO
 from transformers import AutoModel, AutoModelForSequenceClassification
-from zoo import ZOO
 
 from ntk_lpft.classifier import LinearHeadClassifier, load_classifier, load_tokenizer
 from ntk_lpft.errors import InputError
@@ -96,9 +96,9 @@ def test_encoder_decoders_have_their_own_head_only(tmp_path: Path) -> None:
 
 
 def test_tokenizer(tmp_path: Path) -> None:
-    found = load_tokenizer(save_model(tmp_path))
-    assert found("w1 w20 w3")["input_ids"] == tokens_of("w1 w20 w3")["input_ids"]
-    assert found.model_max_length == 23
+    loaded = load_tokenizer(save_model(tmp_path))
+    assert loaded("w1 w20 w3")["input_ids"] == tokens_of("w1 w20 w3")["input_ids"]
+    assert loaded.model_max_length == 23
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path) -> None:
@@ -209,5 +209,5 @@ def test_names_of_heads_and_poolings(tmp_path: Path) -> None:
 
 def test_the_saved_model_is_a_plain_checkpoint(tmp_path: Path) -> None:
     """What this file builds on: transformers alone reads back what was saved."""
-    found = AutoModelForSequenceClassification.from_pretrained(save_model(tmp_path))
-    assert differing(found, ZOO["bert"].build(dtype=torch.float32)) == set()
+    loaded = AutoModelForSequenceClassification.from_pretrained(save_model(tmp_path))
+    assert differing(loaded, ZOO["bert"].build(dtype=torch.float32)) == set()

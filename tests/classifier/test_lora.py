@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import save_model
+from helpers.small import save_model
+from helpers.zoo import ZOO, padded, ragged_rows
 from torch import nn
-from zoo import ZOO, padded, ragged_rows
 
 from ntk_lpft.classifier import apply_lora, find_head, load_classifier
 from ntk_lpft.errors import InputError

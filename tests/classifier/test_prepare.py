@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.zoo import ZOO
 from torch import nn
-from zoo import ZOO
 
 from ntk_lpft.classifier.prepare import prepared
 from ntk_lpft.errors import InputError

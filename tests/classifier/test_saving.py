@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.small import save_model, tokenizer
+from helpers.zoo import ZOO, padded, ragged_rows
 from peft import PeftModel
 from safetensors.torch import load_file
-from small import save_model, tokenizer
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-from zoo import ZOO, padded, ragged_rows
 
 from ntk_lpft.classifier import apply_lora, load_classifier
 from ntk_lpft.classifier.head import find_head, logits_of
-from ntk_lpft.classifier.saving import run_model_folder, save_classifier, saved_head
+from ntk_lpft.classifier.saving import save_classifier, saved_head
 from ntk_lpft.errors import InputError
+from ntk_lpft.model_sources import run_model_folder
+from ntk_lpft.runs import FinetuneRun
 
 NAMES = ("bad", "good", "so-so")
 TARGETS = {"bert": ["query", "value"], "gpt2": ["c_attn"], "llama": ["q_proj", "v_proj"], "roberta": ["query"]}
@@ -60,17 +62,17 @@ def plain_logits(body: nn.Module, head: Mapping[str, Tensor], inputs: Mapping[st
 def adapted(model: nn.Module, name: str) -> nn.Module:
     """Adapters whose B is not zero, and a head that has moved."""
     head = find_head(model, batch(name))
-    found = apply_lora(model, head, rank=2, alpha=5.0, targets=TARGETS[name])
+    wrapped = apply_lora(model, head, rank=2, alpha=5.0, targets=TARGETS[name])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for key, value in found.named_parameters():
+        for key, value in wrapped.named_parameters():
             if "lora_B" in key or "modules_to_save" in key:
                 value.add_(0.3 * torch.randn(value.shape, generator=generator))
-    return found
+    return wrapped
 
 
 def saved(model: nn.Module, folder: Path, base: Path | str = "base") -> Path:
-    save_classifier(model, folder, tokenizer(), NAMES, str(base))
+    save_classifier(model, FinetuneRun(folder), tokenizer(), NAMES, str(base))
     return folder
 
 
@@ -92,8 +94,8 @@ def test_a_linear_head_stands_beside_a_plain_body(tmp_path: Path, name: str, pla
     expected = logits(model, batch(name))
     folder = saved(model, tmp_path / "run") / "model"
     head = load_file(folder / "head.safetensors")
-    found = plain_logits(AutoModel.from_pretrained(folder), head, batch(name, side), place)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    again = plain_logits(AutoModel.from_pretrained(folder), head, batch(name, side), place)
+    torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-4)
     mine = load_classifier(tmp_path / "run", keep_head=True)
     torch.testing.assert_close(logits(mine, batch(name)), expected, rtol=1e-5, atol=1e-5)
 
@@ -106,8 +108,8 @@ def test_a_native_head_is_part_of_the_model(tmp_path: Path, name: str, lora: boo
     expected = logits(model, batch(name))
     folder = saved(model, tmp_path / "run") / "model"
     assert not (folder / "head.safetensors").exists()
-    found = logits(AutoModelForSequenceClassification.from_pretrained(folder), batch(name))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    again = logits(AutoModelForSequenceClassification.from_pretrained(folder), batch(name))
+    torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-5)
     mine = load_classifier(tmp_path / "run", head="native", keep_head=True)
     torch.testing.assert_close(logits(mine, batch(name)), expected, rtol=1e-5, atol=1e-5)
 
@@ -119,9 +121,9 @@ def test_peft_puts_an_adapter_on_the_plain_body(tmp_path: Path, name: str, place
     head = load_file(folder / "head.safetensors")
     body = AutoModel.from_pretrained(tmp_path / "base")
     without = plain_logits(body, head, batch(name), place)
-    found = plain_logits(PeftModel.from_pretrained(body, folder), head, batch(name), place)
-    torch.testing.assert_close(found, logits(model, batch(name)), rtol=1e-5, atol=1e-5)
-    assert float((without - found).abs().max()) > 1e-3
+    again = plain_logits(PeftModel.from_pretrained(body, folder), head, batch(name), place)
+    torch.testing.assert_close(again, logits(model, batch(name)), rtol=1e-5, atol=1e-5)
+    assert float((without - again).abs().max()) > 1e-3
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tmp_path / "base")
     assert (config["r"], config["lora_alpha"], config["modules_to_save"]) == (2, 5.0, None)
@@ -133,8 +135,8 @@ def test_peft_puts_an_adapter_and_its_head_on_the_plain_classifier(tmp_path: Pat
     folder = saved(model, tmp_path / "run") / "adapter"
     base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
     base.config.pad_token_id = ZOO[name].pad_id
-    found = logits(PeftModel.from_pretrained(base, folder), batch(name))
-    torch.testing.assert_close(found, logits(model, batch(name)), rtol=1e-5, atol=1e-5)
+    again = logits(PeftModel.from_pretrained(base, folder), batch(name))
+    torch.testing.assert_close(again, logits(model, batch(name)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["linear", "native"])

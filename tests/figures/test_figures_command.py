@@ -9,14 +9,15 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-from drawn_results import Folder, everything
+from helpers.drawn_results import Folder, everything
 from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.catalogue import FIGURES as CATALOGUE
-from analysis.results import Results
+from analysis.suite.results import Results
 from figures import FIGURES, caption, draw
-from figures.__main__ import main, save
+from figures.__main__ import main
+from figures.command import save
 from figures.style import CLASSES, METHODS, P_LOOK, number
 from ntk_lpft.errors import InputError
 
@@ -101,9 +102,9 @@ def test_a_figure_without_results_names_jobs_and_command(tmp_path: Path, name: s
         folder.add(kind, "cb", "lp" if kind == "probe" else "ft", 1, state="failed" if kind == "probe" else "waiting")
     kinds = [kind for item in CATALOGUE if item.name == name for kind in item.kinds]
     for make in (draw, caption):
-        with pytest.raises(InputError) as problem:
+        with pytest.raises(InputError) as error:
             make(folder.read(), name)
-        said = str(problem.value)
+        said = str(error.value)
         assert f"{kinds[-1]}/cb/{'lp' if kinds[-1] == 'probe' else 'ft'}, seed 1" in said
         assert f"python -m analysis.run --suite smoke --only {name} --output-dir {folder.path}" in said
         assert ("--retry" in said) == ("probe" in kinds)  # it failed, the others were not run
@@ -187,6 +188,7 @@ def test_nothing_is_written_where_nothing_can_be_drawn(tmp_path: Path, capsys: p
         ([str(folder.path), "--only", "figure99"], "unknown figure 'figure99'"),
         ([str(folder.path), "--output-dir", str(tmp_path / "out")], "no figure can be drawn"),
         ([str(tmp_path)], "holds no results of a suite"),
+        ([str(tmp_path / "none")], "does not exist; make it by python -m analysis.run"),
         ([], "give one results folder"),
     ):
         assert main(words) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_results import METHODS, Folder, clouds, signed
+from helpers.drawn_results import METHODS, Folder, clouds, signed
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure

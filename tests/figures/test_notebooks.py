@@ -7,11 +7,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers.small_results import small_results
 from nbmake.nb_run import NotebookRun
-from small_results import small_results
 
 from analysis import catalogue
-from analysis.results import read_results
+from analysis.suite.results import read_results
 from figures import caption
 
 FOLDER = Path(__file__).parents[2] / "figures" / "notebooks"

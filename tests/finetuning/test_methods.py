@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from probe_samples import drawn_split, linear_classifier
-from small import linear_probe
+from helpers.probe_samples import drawn_split, linear_classifier
+from helpers.small import linear_probe
+from helpers.zoo import ZOO
 from torch import Tensor, nn
 from transformers import TrainingArguments
-from zoo import ZOO
 
-from ntk_lpft.classifier import LinearHeadClassifier, extract_features
+from ntk_lpft.classifier import Classifier, LinearHeadClassifier, extract_features, head_norm
 from ntk_lpft.classifier.head_file import save_head
 from ntk_lpft.errors import InputError
-from ntk_lpft.finetuning.methods import (
-    Method,
-    MethodSettings,
-    Start,
-    check_start,
-    fine_tune,
-    head_norm,
-    head_of,
-    prepare_start,
-)
-from ntk_lpft.finetuning.settings import training_defaults
+from ntk_lpft.finetuning.defaults import training_defaults
+from ntk_lpft.finetuning.methods import HeadStart, Start, check_start, fine_tune, prepare_start
+from ntk_lpft.finetuning.settings import Method, MethodSettings
 from ntk_lpft.finetuning.trainer import ClassifierTrainer
+from ntk_lpft.runs import FinetuneRun
 
+RANDOM = HeadStart()
 SPLITS = {"train": drawn_split(18), "validation": drawn_split(9, seed=3, name="validation")}
 
 
@@ -42,9 +37,20 @@ def classifier() -> LinearHeadClassifier:
     return linear_classifier(dtype=torch.float32)
 
 
-def start_of(folder: Path, *, model: nn.Module | None = None, seed: int = 4, **given: object) -> Start:
-    model = classifier() if model is None else model
-    return prepare_start(model, SPLITS, MethodSettings(**given), 3, seed, folder)
+def opened(model: nn.Module) -> Classifier:
+    return Classifier.of(model, SPLITS["train"])
+
+
+def start_of(
+    folder: Path,
+    *,
+    model: nn.Module | None = None,
+    seed: int = 4,
+    head: HeadStart = RANDOM,
+    **given: Any,
+) -> Start:
+    found = opened(classifier() if model is None else model)
+    return prepare_start(found, SPLITS, MethodSettings(**given), head, seed, FinetuneRun(folder))
 
 
 def arguments(folder: Path, **given: object) -> TrainingArguments:
@@ -94,18 +100,19 @@ def test_unknown_names_are_refused() -> None:
 
 def test_a_random_head_depends_on_the_seed_alone(tmp_path: Path) -> None:
     one, two, other = (start_of(tmp_path, method="ft", seed=seed) for seed in (4, 4, 5))
-    assert torch.equal(one.head.module.weight, two.head.module.weight)
-    assert not torch.equal(one.head.module.weight, other.head.module.weight)
-    assert not one.head.module.bias.any()
-    assert float(one.head.module.weight.detach().std()) == pytest.approx(0.02, rel=0.4)
-    assert one.norms == {"norm_before": head_norm(one.head), "norm_at_start": head_norm(one.head)}
+    first, second, third = (start.classifier.head for start in (one, two, other))
+    assert torch.equal(first.module.weight, second.module.weight)
+    assert not torch.equal(first.module.weight, third.module.weight)
+    assert not first.module.bias.any()
+    assert float(first.module.weight.detach().std()) == pytest.approx(0.02, rel=0.4)
+    assert one.norms == {"norm_before": head_norm(first), "norm_at_start": head_norm(first)}
     assert list(tmp_path.glob("*.safetensors")) == []
 
 
 def test_keep_leaves_the_head(tmp_path: Path) -> None:
     model = classifier()
     before = copies(model)
-    start_of(tmp_path, model=model, method="ft", head_init="keep")
+    start_of(tmp_path, model=model, method="ft", head=HeadStart("keep"))
     assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
 
 
@@ -115,7 +122,7 @@ def test_head_scale_comes_last(tmp_path: Path, bias: bool) -> None:
     with torch.no_grad():
         model.classifier.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
     weight = model.classifier.weight.detach().clone()
-    start = start_of(tmp_path, model=model, method="ft", head_init="keep", head_scale=-2.5, scale_bias=bias)
+    start = start_of(tmp_path, model=model, method="ft", head=HeadStart("keep", -2.5, bias))
     assert torch.equal(model.classifier.weight, weight * -2.5)
     assert model.classifier.bias.tolist() == ([-2.5, -5.0, -7.5] if bias else [1.0, 2.0, 3.0])
     assert start.norms["norm_before"] == pytest.approx(float(weight.norm()))
@@ -124,7 +131,7 @@ def test_head_scale_comes_last(tmp_path: Path, bias: bool) -> None:
 
 def test_the_probe_is_logistic_regression_on_the_body(tmp_path: Path) -> None:
     model = classifier()
-    start = start_of(tmp_path, model=model, method="lp", head_scale=2.0)
+    start = start_of(tmp_path, model=model, method="lp", head=HeadStart(scale=2.0))
     hidden = []
     with torch.no_grad():
         for row in SPLITS["train"]:
@@ -150,7 +157,8 @@ def test_a_probe_along_a_path_leaves_its_iterations(tmp_path: Path) -> None:
 def test_a_head_of_a_file(tmp_path: Path) -> None:
     model = classifier()
     weight, bias = torch.randn(3, 20), torch.randn(3)
-    start = start_of(tmp_path, model=model, method="ft", head_init=str(save_head(tmp_path / "h", weight, bias)))
+    head = HeadStart(str(save_head(tmp_path / "h", weight, bias)))
+    start = start_of(tmp_path, model=model, method="ft", head=head)
     assert torch.equal(model.classifier.weight, weight)
     assert torch.equal(model.classifier.bias, bias)
     assert start.norms["norm_before"] == pytest.approx(float(weight.norm()))
@@ -161,36 +169,45 @@ def test_lora_begins_as_the_model_it_adapts_and_trains_adapters_and_head_alone(t
     entry = ZOO[name]
     model = entry.build(dtype=torch.float32)
     splits = {"train": drawn_split(12, entry=entry), "validation": drawn_split(6, seed=1, entry=entry)}
-    head = head_of(model, splits["train"])
+    head = Classifier.of(model, splits["train"]).head
     reference = entry.build(dtype=torch.float32)
-    start = prepare_start(model, splits, MethodSettings(method="lora", head_init="keep", lora_rank=2), 3, 0, tmp_path)
+    start = prepare_start(
+        Classifier.of(model, splits["train"]),
+        splits,
+        MethodSettings(method="lora", lora_rank=2),
+        HeadStart("keep"),
+        0,
+        FinetuneRun(tmp_path),
+    )
+    adapted = start.classifier.module
     for row in splits["validation"]:
         given = {key: torch.tensor([ids]) for key, ids in row.items()}
         with torch.no_grad():
-            assert torch.equal(start.model.eval()(**given).logits, reference.eval()(**given).logits)
-    trained = {key for key, value in start.model.named_parameters() if value.requires_grad}
+            assert torch.equal(adapted.eval()(**given).logits, reference.eval()(**given).logits)
+    trained = {key for key, value in adapted.named_parameters() if value.requires_grad}
     of_head = {key for key in trained if f"{head.name}.modules_to_save.default." in key}
     assert {key.rsplit(".", 1)[1] for key in of_head} == {key for key, _ in head.module.named_parameters()}
     assert all("lora_A" in key or "lora_B" in key for key in trained - of_head)
-    before = copies(start.model)
+    before = copies(adapted)
     fine_tune(start, splits, MethodSettings(method="lora"), arguments(tmp_path / "c"), "accuracy", resume=False,
               progress=False)  # fmt: skip
-    changed = {key for key, value in start.model.named_parameters() if not torch.equal(value, before[key])}
+    changed = {key for key, value in adapted.named_parameters() if not torch.equal(value, before[key])}
     assert changed <= trained
     assert any("lora_B" in key for key in changed)
     assert of_head & changed
-    assert not start.model.training
+    assert not adapted.training
 
 
 def test_fine_tuning_moves_body_and_head(tmp_path: Path) -> None:
     start = start_of(tmp_path, method="ft")
-    before = copies(start.model)
+    model = start.classifier.module
+    before = copies(model)
     facts = train(start, tmp_path / "c", num_train_epochs=2)
-    moved = {name for name, value in start.model.named_parameters() if not torch.equal(value, before[name])}
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert {"classifier.weight", "body.encoder.layer.0.attention.self.query.weight"} <= moved
     assert facts["steps"] == 4
     assert facts["best_step"] in (2, 4)
-    accuracy = float((naive_logits(start.model).argmax(1) == torch.tensor(SPLITS["validation"].labels)).double().mean())
+    accuracy = float((naive_logits(model).argmax(1) == torch.tensor(SPLITS["validation"].labels)).double().mean())
     assert facts["best_validation"] == pytest.approx(accuracy)
 
 
@@ -198,12 +215,14 @@ def test_mixed_precision_ends_with_a_float32_model(tmp_path: Path) -> None:
     start, plain = start_of(tmp_path, method="ft"), start_of(tmp_path, method="ft")
     train(start, tmp_path / "c", bf16=True)
     train(plain, tmp_path / "d")
-    assert all(value.dtype == torch.float32 for value in start.model.parameters())
-    assert not torch.equal(start.head.module.weight, plain.head.module.weight)  # trained in bfloat16
-    assert "forward" not in vars(start.model)
-    found = extract_features(start.model, SPLITS["validation"]).logits
+    model = start.classifier.module
+    assert all(value.dtype == torch.float32 for value in model.parameters())
+    heads = [one.classifier.head.module.weight for one in (start, plain)]
+    assert not torch.equal(*heads)  # trained in bfloat16
+    assert "forward" not in vars(model)
+    found = extract_features(model, SPLITS["validation"]).logits
     fresh = classifier()
-    fresh.load_state_dict(start.model.state_dict())
+    fresh.load_state_dict(model.state_dict())
     torch.testing.assert_close(found, naive_logits(fresh), rtol=1e-5, atol=1e-5)
 
 
@@ -217,7 +236,7 @@ def test_weights_that_break_in_the_last_step_are_not_handed_on(tmp_path: Path, m
         return result
 
     monkeypatch.setattr(ClassifierTrainer, "train", train_and_break)
-    with pytest.raises(InputError, match="training ended with weights that are NaN or infinite; lower --learning_rate"):
+    with pytest.raises(InputError, match="training ended with weights that are NaN or infinite; lower --learning-rate"):
         train(start_of(tmp_path, method="ft"), tmp_path / "c")
 
 
@@ -229,7 +248,7 @@ def test_checking_a_start_changes_nothing(tmp_path: Path, method: str) -> None:
     torch.manual_seed(3)
     expected = float(torch.rand(()))
     torch.manual_seed(3)
-    check_start(model, SPLITS, MethodSettings(method=method, head_init=str(file)))
+    check_start(opened(model), SPLITS, MethodSettings(method=method), HeadStart(str(file)))
     assert float(torch.rand(())) == expected
     assert {name for name, _ in model.named_parameters()} == set(before)
     assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
@@ -240,14 +259,19 @@ def test_checking_a_start_changes_nothing(tmp_path: Path, method: str) -> None:
 def test_checking_a_start_finds_what_would_fail_later(tmp_path: Path) -> None:
     model = classifier()
     other = save_head(tmp_path / "h", torch.randn(2, 20), None)
-    for settings, message in (
-        (MethodSettings(method="ft", head_init=str(other)), r"head\.safetensors: .*\(2, 20\)"),
-        (MethodSettings(method="lora", lora_targets=("query", "quarry")), "quarry matches no layer; this model has"),
-        (MethodSettings(method="lora", lora_rank=0), "rank 0"),
+    found = opened(model)
+    for settings, head, message in (
+        (MethodSettings(method="ft"), HeadStart(str(other)), r"head\.safetensors: .*\(2, 20\)"),
+        (
+            MethodSettings(method="lora", lora_targets=["query", "quarry"]),
+            HeadStart(),
+            "quarry matches no layer; this ",
+        ),
+        (MethodSettings(method="lora", lora_rank=0), HeadStart(), "rank 0"),
     ):
         with pytest.raises(InputError, match=message):
-            check_start(model, SPLITS, settings)
+            check_start(found, SPLITS, settings, head)
     broken = drawn_split(3, name="test")
     broken.rows[1]["input_ids"][0] = 4000
     with pytest.raises(InputError, match="test, row 1 has a token id outside"):
-        check_start(model, {**SPLITS, "test": broken}, MethodSettings(method="ft"))
+        check_start(found, {**SPLITS, "test": broken}, MethodSettings(method="ft"), HeadStart())

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from probe_samples import drawn_split, split_of
+from helpers.probe_samples import drawn_split, split_of
+from helpers.zoo import ZOO, ragged_rows
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
-from zoo import ZOO, ragged_rows
 
-from ntk_lpft.classifier import LinearHeadClassifier
+from ntk_lpft.classifier import Classifier, LinearHeadClassifier
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.checkpoint import last_checkpoint, trainable_weights
-from ntk_lpft.finetuning.settings import training_defaults
+from ntk_lpft.finetuning.defaults import training_defaults
 from ntk_lpft.finetuning.trainer import ClassifierTrainer, Collator, LabelledRows, score
 from ntk_lpft.tasks import EncodedSplit
 
@@ -59,7 +59,8 @@ def trainer_of(
     metric: str = "accuracy",
     callbacks: Sequence[TrainerCallback] = (),
 ) -> ClassifierTrainer:
-    return ClassifierTrainer(model, arguments, train, validation, pad_id=0, metric=metric, callbacks=callbacks)
+    found = Classifier.of(model, train)
+    return ClassifierTrainer(found, arguments, train, validation, metric=metric, callbacks=callbacks)
 
 
 class AtEach(TrainerCallback):
@@ -239,11 +240,11 @@ def test_nothing_is_pickled_and_nothing_printed(
 def test_training_stops_where_the_loss_is_not_finite(tmp_path: Path, how: str) -> None:
     model = classifier()
     rate = 1e30 if how == "rate" else 0.01
+    trainer = trainer_of(model, settings(tmp_path / "checkpoints", learning_rate=rate, max_grad_norm=0.0, optim="sgd"))
     if how == "weights":
         with torch.no_grad():
             model.classifier.weight.fill_(math.inf)
-    trainer = trainer_of(model, settings(tmp_path / "checkpoints", learning_rate=rate, max_grad_norm=0.0, optim="sgd"))
-    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+; lower --learning_rate"):
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+; lower --learning-rate"):
         trainer.train()
     assert trainer.state.global_step == {"rate": 1, "weights": 0}[how]
 
@@ -259,6 +260,23 @@ def test_native_heads_of_encoder_decoders_are_evaluated(tmp_path: Path) -> None:
     labels = torch.tensor(split.labels)
     assert found["eval_accuracy"] == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
     assert found["eval_loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+
+
+def test_models_that_know_no_padding_are_trained_on_single_rows_alone(tmp_path: Path) -> None:
+    entry = ZOO["gpt2"]
+    model = entry.build(dtype=torch.float32)
+    model.config.pad_token_id = None
+    split = split_of(ragged_rows(entry, n=5))
+    with pytest.raises(InputError, match=r"knows no padding token.* --per-device-train-batch-size 1 --per-device-eval"):
+        trainer_of(model, settings(tmp_path), train=split, validation=split)
+    alone = settings(tmp_path, per_device_train_batch_size=1, per_device_eval_batch_size=1, num_train_epochs=1)
+    trainer = trainer_of(model, alone, train=split, validation=split)
+    trainer.train()
+    assert trainer.state.global_step == 5
+    with torch.no_grad():
+        logits = logits_one_by_one(model.eval(), split)
+    expected = float(nn.functional.cross_entropy(logits, torch.tensor(split.labels)))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_matthews_correlation_comes_beside_accuracy(tmp_path: Path) -> None:

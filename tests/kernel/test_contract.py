@@ -6,38 +6,21 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from helpers.layouts import dense_kernel, layouts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from ntk_lpft.kernel import contract as contract_module
 from ntk_lpft.kernel.contract import Workspace, contract, outer_flops, use_gram
+from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients, SparseGradients
 from ntk_lpft.kernel.layout import Layout
-from ntk_lpft.kernel.records import DenseRecord, OuterRecord, Record, SparseRecord
 
 many = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-@st.composite
-def layouts(draw: st.DrawFn) -> Layout:
-    """Symmetric, rectangular and joint; traced or not."""
-    symmetric = draw(st.booleans())
-    extra = draw(st.integers(0 if symmetric else 1, 4))
-    return Layout(draw(st.integers(1, 5)), extra, symmetric, draw(st.integers(1, 3)), draw(st.booleans()))
-
-
-def dense_kernel(layout: Layout, jacobian: Tensor) -> Tensor:
-    """Return the kernel of dense gradients (n, k, p), in internal order."""
-    rows = jacobian if layout.symmetric else jacobian[layout.columns :]
-    columns = jacobian[: layout.columns]
-    if layout.traced:
-        return torch.einsum("nkp,mkp->nm", rows, columns)
-    kernel = torch.einsum("ncp,mdp->ncmd", rows, columns)
-    return kernel.reshape(layout.shape)
-
-
 def contracted(
-    layout: Layout, records: list[Record], limit: int = 1 << 20, dtype: torch.dtype = torch.float64
+    layout: Layout, records: list[SampleGradients], limit: int = 1 << 20, dtype: torch.dtype = torch.float64
 ) -> Tensor:
     out = layout.zeros(dtype, torch.device("cpu"))
     contract(out, layout, records, Workspace(limit))
@@ -48,7 +31,7 @@ def contracted(
 class Outer:
     """Random factors, and the dense gradients that they stand for."""
 
-    records: list[OuterRecord]
+    records: list[OuterGradients]
     jacobian: Tensor
 
 
@@ -59,7 +42,7 @@ def outer(layout: Layout, i: int, o: int, seed: int, *, missing: bool) -> Outer:
     def number(low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (), generator=generator))
 
-    records: list[OuterRecord] = []
+    records: list[OuterGradients] = []
     jacobian = torch.zeros(layout.samples, layout.channels, o * i, dtype=torch.float64)
     start = 0
     while start < layout.samples:
@@ -69,7 +52,7 @@ def outer(layout: Layout, i: int, o: int, seed: int, *, missing: bool) -> Outer:
         grads = torch.randn(n, t, layout.channels, o, generator=generator, dtype=torch.float64)
         last = start + n == layout.samples
         if not (missing and number(0, 1)) or (last and not records):
-            records.append(OuterRecord(start, inputs, grads))
+            records.append(OuterGradients(start, inputs, grads))
             for sample in range(n):
                 for k in range(layout.channels):
                     matrix = sum(torch.outer(grads[sample, p, k], inputs[sample, p]) for p in range(t))
@@ -94,8 +77,8 @@ def test_outer_products_agree_with_dense_gradients(
     case = outer(layout, i, o, seed, missing=missing)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contract_module, "use_gram", lambda *_: gram)
-        found = contracted(layout, case.records, limit)
-    assert torch.allclose(found, dense_kernel(layout, case.jacobian), rtol=0, atol=1e-11)
+        kernel = contracted(layout, case.records, limit)
+    assert torch.allclose(kernel, dense_kernel(layout, case.jacobian), rtol=0, atol=1e-11)
 
 
 @many
@@ -106,7 +89,7 @@ def test_dense_records_agree_with_dense_gradients(layout: Layout, entries: int, 
     absent = layout.samples - 1 if missing and layout.samples > 1 else None
     if absent is not None:
         jacobian[absent] = 0
-    records = [DenseRecord(n, jacobian[n : n + 1]) for n in range(layout.samples) if n != absent]
+    records = [DenseGradients(n, jacobian[n : n + 1]) for n in range(layout.samples) if n != absent]
     assert torch.allclose(contracted(layout, records), dense_kernel(layout, jacobian), rtol=0, atol=1e-12)
 
 
@@ -120,13 +103,13 @@ def one_hot(layout: Layout, tokens: list[list[int]], values: list[Tensor], vocab
     return jacobian.flatten(2)
 
 
-def sparse(layout: Layout, tokens: list[list[int]], values: list[Tensor], batch: int) -> list[SparseRecord]:
+def sparse(layout: Layout, tokens: list[list[int]], values: list[Tensor], batch: int) -> list[SparseGradients]:
     records = []
     for start in range(0, layout.samples, batch):
         members = range(start, min(start + batch, layout.samples))
         owners = torch.tensor([n for n in members for _ in tokens[n]], dtype=torch.long)
         ids = torch.tensor([token for n in members for token in tokens[n]], dtype=torch.long)
-        records.append(SparseRecord(owners, ids, torch.cat([values[n] for n in members])))
+        records.append(SparseGradients(owners, ids, torch.cat([values[n] for n in members])))
     return records
 
 
@@ -137,8 +120,8 @@ def test_embeddings_agree_with_one_hot_matrices(layout: Layout, seed: int, share
     held = torch.rand(layout.samples, 6, generator=generator) < share
     tokens = [torch.nonzero(row).flatten().tolist() for row in held]
     values = [torch.randn(len(h), layout.channels, 3, generator=generator, dtype=torch.float64) for h in tokens]
-    found = contracted(layout, sparse(layout, tokens, values, batch))
-    assert torch.allclose(found, dense_kernel(layout, one_hot(layout, tokens, values, 6)), rtol=0, atol=1e-12)
+    kernel = contracted(layout, sparse(layout, tokens, values, batch))
+    assert torch.allclose(kernel, dense_kernel(layout, one_hot(layout, tokens, values, 6)), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("traced", [False, True])
@@ -149,15 +132,15 @@ def test_frequent_tokens_agree_with_one_hot_matrices(symmetric: bool, traced: bo
     generator = torch.Generator().manual_seed(0)
     tokens = [[0] + [1] * (n % 2) + [2] * (n % 3 == 0) + [4] * (n == 7) for n in range(layout.samples)]
     values = [torch.randn(len(h), 2, 3, generator=generator, dtype=torch.float64) for h in tokens]
-    found = contracted(layout, sparse(layout, tokens, values, 7))
-    assert torch.allclose(found, dense_kernel(layout, one_hot(layout, tokens, values, 5)), rtol=0, atol=1e-11)
+    kernel = contracted(layout, sparse(layout, tokens, values, 7))
+    assert torch.allclose(kernel, dense_kernel(layout, one_hot(layout, tokens, values, 5)), rtol=0, atol=1e-11)
 
 
 def test_an_embedding_without_any_gradient_adds_nothing() -> None:
     layout = Layout(3, 0, True, 2)
     empty = torch.zeros(0, dtype=torch.long)
-    found = contracted(layout, [SparseRecord(empty, empty, torch.zeros(0, 2, 3, dtype=torch.float64))])
-    assert not found.any()
+    kernel = contracted(layout, [SparseGradients(empty, empty, torch.zeros(0, 2, 3, dtype=torch.float64))])
+    assert not kernel.any()
 
 
 def test_contracting_adds_to_what_is_there() -> None:
@@ -177,10 +160,10 @@ def test_products_in_lower_precision_stay_close(
     layout = Layout(5, 3, True, 2)
     case = outer(layout, 4, 5, 1, missing=False)
     monkeypatch.setattr(contract_module, "use_gram", lambda *_: gram)
-    records = [OuterRecord(r.start, r.inputs.to(dtype), r.grads.to(dtype)) for r in case.records]
-    found, expected = contracted(layout, records, dtype=torch.float32).double(), dense_kernel(layout, case.jacobian)
-    assert found.norm() > 0
-    assert float((found - expected).norm()) <= rounding * float(expected.norm())
+    records = [OuterGradients(r.start, r.inputs.to(dtype), r.grads.to(dtype)) for r in case.records]
+    kernel, expected = contracted(layout, records, dtype=torch.float32).double(), dense_kernel(layout, case.jacobian)
+    assert kernel.norm() > 0
+    assert float((kernel - expected).norm()) <= rounding * float(expected.norm())
 
 
 @many

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from referee import referee
+from helpers.referee import referee
+from helpers.zoo import ENTRIES, LORA_ENTRIES, ZOO, Entry, ragged_rows, widened
 from torch import Tensor, nn
-from zoo import ENTRIES, LORA_ENTRIES, ZOO, Entry, ragged_rows, widened
 
 from ntk_lpft.kernel import NTKDecomposition, compute_ntk
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from agreement import assert_identical, error, replanned
-from zoo import ZOO, ragged_rows
+from helpers.agreement import assert_identical, error, replanned
+from helpers.zoo import ZOO, ragged_rows
 
 from ntk_lpft.kernel import compute_ntk
 
@@ -20,15 +20,15 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def test_cuda_agrees_with_the_cpu(name: str, precision: str, tolerance: float, outputs: str) -> None:
     model, rows = ZOO[name].build(), ragged_rows(ZOO[name])
     exact = compute_ntk(model, rows, precision="float64", outputs=outputs)
-    found = compute_ntk(model, rows, precision=precision, outputs=outputs, device="cuda")
-    assert found.metadata["device"] == "cuda"
-    assert found.metadata["device_name"] == torch.cuda.get_device_name()
-    assert found.metadata["precision"] == precision
-    assert not found.feature_kernel.is_cuda
+    ntk = compute_ntk(model, rows, precision=precision, outputs=outputs, device="cuda")
+    assert ntk.metadata["device"] == "cuda"
+    assert ntk.metadata["device_name"] == torch.cuda.get_device_name()
+    assert ntk.metadata["precision"] == precision
+    assert not ntk.feature_kernel.is_cuda
     assert all(parameter.device.type == "cpu" for parameter in model.parameters())
-    assert error(found.ft_effective.double(), exact.ft_effective) <= tolerance
-    assert error(found.feature_kernel.double(), exact.feature_kernel) <= tolerance
-    assert error(found.row_logits.double(), exact.row_logits) <= tolerance
+    assert error(ntk.ft_effective.double(), exact.ft_effective) <= tolerance
+    assert error(ntk.feature_kernel.double(), exact.feature_kernel) <= tolerance
+    assert error(ntk.row_logits.double(), exact.row_logits) <= tolerance
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "deberta-v2"])
@@ -68,7 +68,7 @@ def test_a_run_goes_on_where_the_gpus_memory_runs_out() -> None:
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(allowed)
         try:
-            found = compute_ntk(model, rows, precision="float64", outputs="class_trace", memory_budget="8GiB")
+            ntk = compute_ntk(model, rows, precision="float64", outputs="class_trace", memory_budget="8GiB")
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
-    assert error(found.ft_effective, small.ft_effective) < 1e-10
+    assert error(ntk.ft_effective, small.ft_effective) < 1e-10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from zoo import ENTRIES, LORA_ENTRIES, Entry
+from helpers.zoo import ENTRIES, LORA_ENTRIES, Entry
 
 from ntk_lpft.kernel.groups import group_of, group_parameters
 

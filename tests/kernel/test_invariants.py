@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from agreement import assert_close, assert_identical, error, least_budget, parts_of, replanned
+from helpers.agreement import assert_close, assert_identical, error, least_budget, parts_of, replanned
+from helpers.zoo import ZOO, padded, ragged_rows, widened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from zoo import ZOO, padded, ragged_rows, widened
 
 from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_ntk, compute_train_eval_ntk
 
@@ -85,11 +85,13 @@ def test_a_permutation_of_the_rows_permutes_the_kernel(name: str, seed: int) -> 
     model, rows = ZOO[name].build(), ragged_rows(ZOO[name])
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
-    found, plain = exact(model, [rows[i] for i in order]), exact(model, rows)
-    assert error(found.feature_kernel, plain.feature_kernel[order][:, order]) < 1e-12
+    permuted, plain = exact(model, [rows[i] for i in order]), exact(model, rows)
+    assert error(permuted.feature_kernel, plain.feature_kernel[order][:, order]) < 1e-12
     for group, kernel in plain.ft_groups.items():
-        assert float((found.ft_groups[group] - kernel[order][:, :, order]).norm()) <= 1e-10 * plain.total.norm(), group
-    assert torch.allclose(found.row_logits, plain.row_logits[order], rtol=0, atol=1e-12)
+        assert float((permuted.ft_groups[group] - kernel[order][:, :, order]).norm()) <= 1e-10 * plain.total.norm(), (
+            group
+        )
+    assert torch.allclose(permuted.row_logits, plain.row_logits[order], rtol=0, atol=1e-12)
 
 
 @few

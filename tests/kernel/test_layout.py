@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.layouts import layouts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntk_lpft.kernel.layout import LEAF, Layout, add_product_
 
 many = settings(max_examples=40, deadline=None, derandomize=True)
-
-
-@st.composite
-def layouts(draw: st.DrawFn, most: int = 5) -> Layout:
-    symmetric = draw(st.booleans())
-    extra = draw(st.integers(0 if symmetric else 1, most))
-    return Layout(draw(st.integers(1, most)), extra, symmetric, draw(st.integers(1, 3)), draw(st.booleans()))
 
 
 def naive(layout: Layout, jacobian: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import peft
 import pytest
 import torch
-from agreement import error
+from helpers.agreement import error
+from helpers.zoo import HIDDEN, ZOO, ragged_rows
 from torch import Tensor, nn
-from zoo import HIDDEN, ZOO, ragged_rows
 
 from ntk_lpft.kernel import compute_ntk
 
@@ -97,7 +97,7 @@ def test_p_is_that_of_fine_tuning() -> None:
     redraw(model, True, 0)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name or ".classifier." in name)
-    found = compute_ntk(model, ROWS, precision="float64")
+    ntk = compute_ntk(model, ROWS, precision="float64")
     plain = compute_ntk(ENTRY.build(), ROWS, precision="float64")
-    assert error(found.feature_kernel, plain.feature_kernel) < 1e-12
-    assert torch.allclose(found.row_logits, plain.row_logits, rtol=0, atol=1e-12)
+    assert error(ntk.feature_kernel, plain.feature_kernel) < 1e-12
+    assert torch.allclose(ntk.row_logits, plain.row_logits, rtol=0, atol=1e-12)

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from agreement import assert_identical, least_budget
+from helpers.agreement import assert_identical, least_budget
+from helpers.zoo import ZOO, ragged_rows
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from zoo import ZOO, ragged_rows
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_ntk, compute_train_eval_ntk, run
+from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_ntk, compute_train_eval_ntk, passes
 from ntk_lpft.kernel.checkpoint import Checkpoint
 
 ENTRY = ZOO["bert"]
@@ -33,21 +33,21 @@ SERVER = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
 import conftest
-from zoo import ZOO, ragged_rows
+from helpers.zoo import ZOO, ragged_rows
 from ntk_lpft import storage
-from ntk_lpft.kernel import checkpoint as checkpoints, compute_ntk, run
+from ntk_lpft.kernel import checkpoint as checkpoints, compute_ntk, passes
 
 def slowed(function, delay):
     def slow(*args, **kwargs):
         time.sleep(delay)
-        found = function(*args, **kwargs)
+        returned = function(*args, **kwargs)
         print(function.__name__, flush=True)
         time.sleep(delay)
-        return found
+        return returned
     return slow
 
-def work(checkpoint, result, budget, delay):
-    run.Runner._structured_pass = slowed(run.Runner._structured_pass, float(delay))
+def compute(checkpoint, result, budget, delay):
+    passes.PassRunner._structured_pass = slowed(passes.PassRunner._structured_pass, float(delay))
     storage.save_file = slowed(storage.save_file, float(delay))  # after it the new file is there, not yet in place
     checkpoints.write_tensors = slowed(checkpoints.write_tensors, float(delay))
     print("started", os.getpid(), flush=True)
@@ -58,7 +58,7 @@ def work(checkpoint, result, budget, delay):
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
-        work(*line.split())
+        compute(*line.split())
         os._exit(0)
     print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -157,16 +157,16 @@ def test_a_run_killed_again_and_again_at_random_moments_goes_on(tmp_path: Path, 
 def interrupted(path: Path, **options: object) -> int:
     """Leave a checkpoint after two passes; return how many passes were done."""
     calls = []
-    original = run.Runner._structured_pass
+    original = passes.PassRunner._structured_pass
 
-    def stops(self: run.Runner, *args: object) -> None:
+    def stops(self: passes.PassRunner, *args: object) -> None:
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(0)
         original(self, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.Runner, "_structured_pass", stops)
+        patch.setattr(passes.PassRunner, "_structured_pass", stops)
         with pytest.raises(KeyboardInterrupt):
             exact(checkpoint=path, **options)
     return len(calls)
@@ -263,7 +263,7 @@ def test_a_finished_checkpoint_gives_the_kernel_at_once(engine: str, tmp_path: P
     path = tmp_path / "partial.safetensors"
     first = exact(checkpoint=path, engine=engine)
     for name in ("_structured_pass", "_dense_pass"):
-        monkeypatch.setattr(run.Runner, name, lambda *_: pytest.fail("a pass was done again"))
+        monkeypatch.setattr(passes.PassRunner, name, lambda *_: pytest.fail("a pass was done again"))
     again = exact(checkpoint=path, engine=engine)
     assert_identical(again, first)
     assert first.metadata["resumed_after_passes"] == 0

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from agreement import assert_agrees_with_referee, error
+from helpers.agreement import assert_agrees_with_referee, error
+from helpers.zoo import ENTRIES, LORA_ENTRIES, ZOO, Entry, ragged_rows
 from torch import Tensor, nn
-from zoo import ENTRIES, LORA_ENTRIES, ZOO, Entry, ragged_rows
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import NTKDecomposition, compute_ntk

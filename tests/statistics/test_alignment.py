@@ -82,6 +82,7 @@ def test_the_zero_feature_kernel():
     assert pretrain_effective_centred_alignment(torch.zeros(3, 3), labels, 2) == 0
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("function", [alignment, centred_alignment])
 @pytest.mark.parametrize(
     ("kernel", "labels", "words"),
@@ -93,11 +94,13 @@ def test_the_zero_feature_kernel():
         (torch.ones(3, 2, 3, 2), [0, 1], "one a sample"),
     ],
 )
+@pytest.mark.unchecked
 def test_dense_kernels_refused(function, kernel, labels, words):
     with pytest.raises(InputError, match=words):
         function(kernel, torch.tensor(labels))
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("function", [pretrain_effective_alignment, pretrain_effective_centred_alignment])
 def test_feature_kernels_refused(function):
     labels = torch.tensor([0, 1, 1])

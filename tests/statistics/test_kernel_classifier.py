@@ -87,6 +87,7 @@ def test_single_precision_is_fitted_in_double(split):
     assert single == double
 
 
+@pytest.mark.unchecked
 def test_refused(split):
     train, labels, evaluation, eval_labels = split
     for bad in (train[:, 0, :, 0], evaluation):

@@ -141,6 +141,7 @@ def test_progress_is_shown_on_request(tensors, capsys, monkeypatch):
     assert "3/3" in capsys.readouterr().err
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -24,6 +24,7 @@ def test_as_matrix_takes_a_kernel_that_is_no_contiguous_tensor():
     np.testing.assert_array_equal(as_matrix(transposed(kernel)).numpy(), kernel.numpy().reshape(6, 12).T)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("kernel", "words"),
     [
@@ -52,6 +53,7 @@ def test_pretrain_effective_is_the_kronecker_product(dtype, num_classes):
     np.testing.assert_array_equal(p.reshape(4 * num_classes, -1).numpy(), expected)
 
 
+@pytest.mark.unchecked
 def test_pretrain_effective_refuses_bad_input():
     with pytest.raises(InputError, match="feature kernel"):
         pretrain_effective(torch.zeros(2, 3, 2, 3), 3)
@@ -65,5 +67,9 @@ def test_transposed_exchanges_rows_and_columns():
     assert other_way.shape == (4, 3, 2, 3)
     assert other_way[3, 1, 0, 2] == kernel[0, 2, 3, 1]
     assert transposed(kernel[:, 0, :, 0])[3, 1] == kernel[1, 0, 3, 0]
+
+
+@pytest.mark.unchecked
+def test_only_kernels_are_transposed():
     with pytest.raises(InputError, match="shape"):
         transposed(torch.zeros(3))

@@ -34,6 +34,7 @@ def test_the_residual_of_a_confident_classifier_keeps_its_digits():
     np.testing.assert_allclose(residual.numpy(), np.exp(-90.0) * np.array([[2.0, -1.0, -1.0]]), rtol=1e-12)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("logits", "labels", "words"),
     [
@@ -140,6 +141,7 @@ def test_nothing_that_moves_is_an_error(make_case, zero):
         ft_ratio(k, f, 0 * residual) if zero == "residual" else ft_ratio(0 * k, 0 * f, residual)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     "shapes",
     [

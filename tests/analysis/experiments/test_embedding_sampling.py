@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from referee import referee, referee_jacobian
-from tiny_runs import TEXTS, make_place
+from helpers.referee import referee, referee_jacobian
+from helpers.tiny_runs import TEXTS, make_place
+from helpers.zoo import ZOO, ragged_rows
 from torch import Tensor, nn
-from zoo import ZOO, ragged_rows
 
 from analysis.experiments.embedding_estimates import (
     EmbeddingGradients,
@@ -24,7 +24,7 @@ from analysis.experiments.embedding_estimates import (
     sampling_variance,
 )
 from analysis.experiments.embedding_sampling import main
-from ntk_lpft.compute import main as compute
+from ntk_lpft.commands.compute import main as compute
 
 FILES = {"config.json", "draws.csv", "summary.json"}
 ESTIMATES = ("scaled", "unscaled", "published")

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.small import examples, save_csv, tokens_of
+from helpers.tiny_runs import TEXTS, make_place, words_of
+from helpers.zoo import HIDDEN
 from safetensors.torch import load_file
-from small import examples, save_csv, tokens_of
-from tiny_runs import TEXTS, make_place, words_of
 from torch import Tensor
 from transformers import AutoModel
-from zoo import HIDDEN
 
 from analysis.experiments.features import main
 from ntk_lpft.classifier.head_file import load_head, save_head
-from ntk_lpft.finetune import main as finetune
+from ntk_lpft.commands.finetune import main as finetune
 
 GIVEN = torch.arange(3.0 * HIDDEN).view(3, HIDDEN) / 100
 
@@ -32,15 +32,15 @@ def runs(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train by several methods, from several heads, on the same texts."""
     folder = tmp_path_factory.mktemp("runs")
     save_head(folder / "given.safetensors", GIVEN, torch.ones(3))
-    quick = ("--no_track", "--num_train_epochs", 1, "--seed", 3)
+    quick = ("--no-track", "--num-train-epochs", 1, "--seed", 3)
     for name, more in {
         "ft": ("--method", "ft"),
         "lp": ("--method", "lp"),
-        "lp-ft": ("--method", "lp-ft", "--head_scale", 2, "--scale_bias"),
-        "lora": ("--method", "lora", "--head_init", folder / "given.safetensors", "--n_eval", 5),
+        "lp-ft": ("--method", "lp-ft", "--head-scale", 2, "--scale-bias"),
+        "lora": ("--method", "lora", "--head-init", folder / "given.safetensors", "--n-eval", 5),
     }.items():
-        assert finetune(words_of(place, *quick, *more, "--output_dir", folder / name)) == 0
-    assert finetune(words_of(place, *quick, "--method", "ft", "--output_dir", folder / "gpt2", model="gpt2")) == 0
+        assert finetune(words_of(place, *quick, *more, "--output-dir", folder / name)) == 0
+    assert finetune(words_of(place, *quick, "--method", "ft", "--output-dir", folder / "gpt2", model="gpt2")) == 0
     return folder
 
 
@@ -154,7 +154,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         (["--run", damaged], "is damaged"),
         (["--run", moved], "has changed since"),
         (["--run", runs / "ft", "--split", "ood.x"], "choose one of train, validation, test"),
-        (["--run", runs / "ft", "--n-eval", 0], "not positive"),
+        (["--run", runs / "ft", "--n-eval", 0], "--n-eval 0 must be 1 or more"),
         ([], "--run is needed"),
     ):
         capsys.readouterr()

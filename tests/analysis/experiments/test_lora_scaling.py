@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from referee import referee
-from tiny_runs import make_place
+from helpers.referee import referee
+from helpers.tiny_runs import make_place
+from helpers.zoo import HIDDEN, ZOO, ragged_rows
 from torch import Tensor, nn
-from zoo import HIDDEN, ZOO, ragged_rows
 
 from analysis.experiments.lora_scaling import (
     adapted,

@@ -1,0 +1,3 @@
+from .page import build_page
+
+__all__ = ["build_page"]

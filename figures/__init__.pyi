@@ -1,0 +1,3 @@
+from .makers import FIGURES, Maker, caption, draw
+
+__all__ = ["FIGURES", "Maker", "caption", "draw"]

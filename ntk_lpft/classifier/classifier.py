@@ -1,0 +1,268 @@
+"""A classifier as one value: the module with its head, its padding, and where and in what it is computed.
+
+Rows are made of inputs here, batches of rows, and features and logits of batches, in one way for every model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ntk_lpft.classifier.head import Head, features_and_logits, find_head, logits_of
+from ntk_lpft.classifier.linear_head import LinearHeadClassifier
+from ntk_lpft.classifier.prepare import prepared
+from ntk_lpft.classifier.rows import Batch, Row, by_length, check_rows, collate, cut, to_rows, token_table, unwrapped
+from ntk_lpft.errors import InputError
+
+# Samples × positions of a batch: of forward passes alone, and where activations are kept for a backward pass. In
+# float64 RoBERTa-base needs about 4 MB of activations for each.
+FORWARD_CELLS = 4096
+BACKWARD_CELLS = 2048
+
+
+class Outputs(NamedTuple):
+    """What a classifier makes of samples.
+
+    Attributes:
+        features: φ(x), (N, h).
+        logits: f(x), (N, C).
+    """
+
+    features: Float[Tensor, "n h"]
+    logits: Float[Tensor, "n c"]
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """f = Vφ + b, ready to be run.
+
+    Attributes:
+        module: The model, PEFT-wrapped or not; it is the caller's own, and is changed only inside `opened`.
+        head: Its last linear layer, V and b.
+        pad_id: Token to pad with; None where the model cannot tell padding from text, so that rows run one by one.
+        dtype: What it is computed in.
+        place: Where it is run; None where the module is, also if that is moved.
+    """
+
+    module: nn.Module
+    head: Head
+    pad_id: int | None
+    dtype: torch.dtype
+    place: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is run."""
+        return self.place or next(self.module.parameters()).device
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module | Classifier,
+        inputs: Any,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        what: str = "inputs",
+    ) -> Classifier:
+        """Find head and padding of a model, by running it on the first row of some inputs.
+
+        Args:
+            model: Any sequence classifier of transformers, PEFT-wrapped or not, or this project's own; a value of this
+                class is returned with the device and dtype asked for.
+            inputs: Samples, as for ``compute_ntk``, of which the first is looked at.
+            device: Where to run; None takes where the model is.
+            dtype: What to compute in; None takes float32, or float64 for a model of that dtype.
+            what: How messages name the inputs.
+
+        Returns:
+            The model as a classifier that can be run; its weights and its mode are as they were.
+
+        Raises:
+            InputError: No classifier, bad inputs, NaN or infinite weights, or no linear layer that makes the logits.
+        """
+        if isinstance(model, Classifier):
+            return replace(model, place=device or model.place, dtype=dtype or model.dtype)
+        parameter = next(model.parameters())
+        row = to_rows(first_row(inputs), model, what)[0]
+        check_rows([row], model, what)
+        own = torch.promote_types(parameter.dtype, torch.float32)
+        with _own_forward(model), prepared(model, own, parameter.device):
+            head = find_head(model, collate([row], 0, parameter.device).tensors)
+            pad_id = _padding_token(model, row, parameter.device)
+        return cls(model, head, pad_id, dtype or own, device)
+
+    def rows(self, inputs: Any, what: str = "inputs") -> list[Row]:
+        """Make ragged rows of inputs, see `to_rows`, and refuse those that the model cannot take.
+
+        Args:
+            inputs: As for ``compute_ntk``.
+            what: How messages name them.
+
+        Returns:
+            One row for each sample, without padding, in the order of the inputs.
+
+        Raises:
+            InputError: Bad inputs, or rows that do not fit the model.
+        """
+        rows = to_rows(inputs, self.module, what)
+        check_rows(rows, self.module, what)
+        return rows
+
+    def collate(self, rows: Sequence[Row], start: int = 0) -> Batch:
+        """Right-pad rows to their longest, on the classifier's device.
+
+        Args:
+            rows: One row or, where the model knows padding, more.
+            start: Number of the first of them.
+
+        Returns:
+            The batch, its tensors of shape (n, T), T being the length of the longest row.
+        """
+        return collate(rows, 0 if self.pad_id is None else self.pad_id, self.device, start)
+
+    def batches(
+        self, rows: Sequence[Row], *, max_cells: int, max_rows: int | None = None, boundary: int = 0
+    ) -> Iterator[Batch]:
+        """Cut rows, as they follow each other, into padded batches.
+
+        Args:
+            rows: Ragged rows, best ordered by length.
+            max_cells: Most samples × positions; a single longer row makes a batch of its own.
+            max_rows: Most samples; None for no bound.
+            boundary: A row number at which a new batch must start.
+
+        Yields:
+            Batches that follow each other without gap.
+        """
+        most = 1 if self.pad_id is None else max_rows or len(rows)
+        for start, stop in cut(rows, max_cells=max_cells, max_rows=most, boundary=boundary):
+            yield self.collate(rows[start:stop], start)
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the module in eval mode, on the device, in the dtype, without autocast of accelerate; see `prepared`.
+
+        Raises:
+            InputError: NaN or infinite weights.
+        """
+        with _own_forward(self.module), prepared(self.module, self.dtype, self.device):
+            yield
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> Outputs:
+        """Features and logits of one batch, without a graph; the classifier is opened."""
+        return Outputs(*features_and_logits(self.module, self.head, tensors))
+
+    def logits(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "n c"]:
+        """Logits of one batch, with a graph where one is being recorded; the classifier is opened."""
+        return logits_of(self.module, tensors)
+
+    def outputs(self, batches: Iterable[Batch], bar: tqdm | None = None) -> Outputs:
+        """Features and logits of all samples of some batches, in their order; the classifier is opened.
+
+        Args:
+            batches: One or more.
+            bar: A progress bar that counts samples.
+
+        Returns:
+            φ, of shape (N, h), and f, of shape (N, C), on the classifier's device.
+        """
+        parts = []
+        for batch in batches:
+            parts.append(self.forward(batch.tensors))
+            if bar is not None:
+                bar.update(batch.size)
+        return Outputs(torch.cat([part.features for part in parts]), torch.cat([part.logits for part in parts]))
+
+    def run(self, inputs: Any, *, max_cells: int = FORWARD_CELLS, progress: bool = False) -> Outputs:
+        """Features and logits of a data set, in its order, on the CPU; finite or not.
+
+        Args:
+            inputs: As for ``compute_ntk``.
+            max_cells: Most samples × positions of a batch.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            φ, of shape (N, h), and f, of shape (N, C).
+
+        Raises:
+            InputError: Bad inputs, rows that do not fit the model, or NaN or infinite weights.
+        """
+        rows = self.rows(inputs)
+        order = by_length(rows)
+        with self.opened(), tqdm(total=len(rows), desc="features", unit="row", delay=1, disable=not progress) as bar:
+            in_order = self.outputs(self.batches([rows[i] for i in order], max_cells=max_cells), bar)
+        back = torch.argsort(torch.tensor(order))
+        return Outputs(in_order.features.cpu()[back], in_order.logits.cpu()[back])
+
+    @property
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """V, and b where there is one, by their names in the module."""
+        return {f"{self.head.name}.{name}": value for name, value in self.head.module.named_parameters()}
+
+
+def first_row(inputs: Any) -> Any:
+    """Cut inputs, as ``compute_ntk`` takes them, down to their first sample."""
+    if isinstance(inputs, Mapping) or hasattr(inputs, "keys"):
+        return {name: inputs[name][:1] for name in inputs.keys()}  # noqa: SIM118  BatchEncoding iterates oddly
+    return [inputs[0]] if len(inputs) else inputs
+
+
+@contextmanager
+def _own_forward(module: nn.Module) -> Iterator[None]:
+    """Take off the autocast that mixed-precision training with accelerate puts around ``forward``."""
+    own: dict[str, Any] = vars(module)
+    wrapped = own.get("forward")
+    if wrapped is None or "_original_forward" not in own:
+        yield
+        return
+    own["forward"] = own["_original_forward"]
+    try:
+        yield
+    finally:
+        own["forward"] = wrapped
+
+
+def _padding_token(module: nn.Module, row: Row, device: torch.device) -> int | None:
+    """Token to pad with: the model's own, or any where the mask alone tells padding from text, else none.
+
+    Decoder classifiers of transformers find the last real token by comparing ids with ``config.pad_token_id``.
+    """
+    own = getattr(getattr(module, "config", None), "pad_token_id", None)
+    table = token_table(module)
+    if own is not None and int(own) >= 0 and (table is None or int(own) < table.num_embeddings):
+        return int(own)
+    if isinstance(unwrapped(module), LinearHeadClassifier):
+        return 0
+    several = len(row["input_ids"]) > 1
+    # Rows of different lengths, so that the second is padded beside the first.
+    pair = [row, {name: v[:-1] for name, v in row.items()}] if several else [{n: v * 2 for n, v in row.items()}, row]
+    try:
+        with torch.no_grad():
+            together = logits_of(module, collate(pair, 0, device).tensors)
+            alone = torch.cat([logits_of(module, collate([one], 0, device).tensors) for one in pair])
+    except ValueError:  # transformers refuses batches where it knows no padding token
+        return None
+    return 0 if torch.allclose(together, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max() + 1e-30)) else None
+
+
+def require_labels(classifier: Classifier, num_labels: int) -> None:
+    """Refuse a classifier with another number of classes.
+
+    Args:
+        classifier: The classifier.
+        num_labels: C of the data.
+
+    Raises:
+        InputError: Its head has not ``num_labels`` rows.
+    """
+    own = classifier.head.module.out_features
+    if own != num_labels:
+        raise InputError(f"the model's head has {own} classes, not {num_labels}; load it for this data")

@@ -1,0 +1,1 @@
+"""The commands: options, what they say to people, and how the library does what they ask for."""

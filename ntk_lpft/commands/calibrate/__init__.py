@@ -1,0 +1,22 @@
+"""``python -m ntk_lpft.calibrate``: options, the predictions that are read, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ntk_lpft.commands.calibrate.options import DESCRIPTION, PROG, CalibrateOptions
+from ntk_lpft.commands.parsing import parse_options
+from ntk_lpft.commands.running import run_command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+
+    def command() -> None:
+        options = parse_options(CalibrateOptions, DESCRIPTION, arguments, PROG, ("runs", "RUN_FOLDER"))
+        options.check()
+        from ntk_lpft.commands.calibrate.run import calibrate  # only now, as it takes seconds
+
+        calibrate(options)
+
+    return run_command(command, "run it again with --overwrite")

@@ -1,0 +1,118 @@
+"""What ``python -m ntk_lpft.calibrate`` does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import scipy
+import sklearn
+from tqdm import tqdm
+
+from ntk_lpft.calibration import (
+    Bins,
+    Estimate,
+    Evaluation,
+    IsotonicCalibration,
+    Predictions,
+    VectorScaling,
+    errors_by_chance,
+    evaluate,
+    fit_isotonic,
+    fit_temperature,
+    fit_vector_scaling,
+    reliability_bins,
+)
+from ntk_lpft.commands.calibrate import report
+from ntk_lpft.commands.calibrate.inputs import FIT_SPLIT, PredictedRun, read_predicted
+from ntk_lpft.commands.calibrate.options import CalibrateOptions
+from ntk_lpft.commands.calibrate.report import Calibrated
+from ntk_lpft.commands.parsing import stored_options
+from ntk_lpft.provenance import versions
+from ntk_lpft.runs import CalibrationRun
+
+
+def calibrate(options: CalibrateOptions) -> Path:
+    """Run the command.
+
+    Args:
+        options: What to do.
+
+    Returns:
+        The folder with the results.
+
+    Raises:
+        InputError: Anything wrong with the options, the runs or the files.
+    """
+    runs = read_predicted(options)
+    folder = CalibrationRun(options.folder())
+    folder.open(overwrite=options.overwrite, more=report.picture_names(runs))
+    for line in _doubts(runs):
+        print(f"warning: {line}")
+    # The bar stays away unless there is a wait.
+    steps = tqdm(total=sum(len(run.splits) for run in runs), desc="calibration", unit="split", delay=2)
+    with steps:
+        calibrated = [calibrate_run(run, options, steps.update) for run in runs]
+    libraries = {**versions(), "scipy": scipy.__version__, "scikit-learn": sklearn.__version__}
+    folder.clear()
+    report.write(folder, calibrated)
+    folder.write_config({"options": stored_options(options), "versions": libraries})
+    report.show(folder, calibrated, options.bins)
+    return folder.path
+
+
+def calibrate_run(
+    run: PredictedRun, options: CalibrateOptions, advance: Callable[[], Any] = lambda: None
+) -> Calibrated:
+    """Fit one run's temperature on its validation split, and evaluate every split.
+
+    Args:
+        run: The run.
+        options: Bins, resamples, and what to compare with.
+        advance: Called after each split.
+
+    Returns:
+        What was found.
+    """
+    validation = run.splits[FIT_SPLIT]
+    assert validation.logits is not None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit = fit_temperature(validation.logits, validation.labels)
+        others: dict[str, VectorScaling | IsotonicCalibration] = {}
+        if options.compare:
+            others["vector"] = fit_vector_scaling(validation.logits, validation.labels)
+            others["isotonic"] = fit_isotonic(validation.logits, validation.labels)
+    evaluations: dict[str, dict[str, Evaluation]] = {}
+    by_chance: dict[str, dict[str, dict[str, Estimate]]] = {}
+    bins: dict[str, tuple[Bins, Bins]] = {}
+    for split, predictions in run.splits.items():
+        stages = {"before": predictions, "after": predictions.scaled(fit.temperature)}
+        if options.resamples:
+            by_chance[split] = {stage: errors_by_chance(p, **_bootstrap(options)) for stage, p in stages.items()}
+        for name, other in others.items():
+            assert predictions.logits is not None
+            stages[name] = Predictions.from_probabilities(other.probabilities(predictions.logits), predictions.labels)
+        bins[split] = (reliability_bins(predictions, options.bins), reliability_bins(stages["after"], options.bins))
+        evaluations[split] = {stage: evaluate(p, **_bootstrap(options)) for stage, p in stages.items()}
+        advance()
+    said = [str(warning.message) for warning in caught]
+    return Calibrated(run, fit, evaluations, by_chance, bins, said)
+
+
+def _bootstrap(options: CalibrateOptions) -> dict[str, Any]:
+    return {"bins": options.bins, "resamples": options.resamples, "level": options.level, "seed": options.seed}
+
+
+def _doubts(runs: Sequence[PredictedRun]) -> list[str]:
+    """Say which runs look like one seed counted twice."""
+    seen: dict[tuple[object, ...], str] = {}
+    lines = []
+    for run in runs:
+        key = (*run.group, run.seed)
+        if run.seed is not None and key in seen:
+            lines.append(f"{run.name} and {seen[key]} have the same data, model, method and seed")
+        seen.setdefault(key, run.name)
+    return lines

@@ -1,0 +1,21 @@
+"""``python -m ntk_lpft.compute``: options, the classifier and samples of a kernel, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ntk_lpft.commands.compute.options import DESCRIPTION, PROG, ComputeOptions
+from ntk_lpft.commands.parsing import parse_options
+from ntk_lpft.commands.running import run_command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+
+    def command() -> None:
+        options = parse_options(ComputeOptions, DESCRIPTION, arguments, PROG).resolved()
+        from ntk_lpft.commands.compute.run import compute  # only now, as it takes seconds
+
+        compute(options)
+
+    return run_command(command)

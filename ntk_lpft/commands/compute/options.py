@@ -1,0 +1,96 @@
+"""Options of ``python -m ntk_lpft.compute``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ntk_lpft.errors import InputError
+from ntk_lpft.kernel.settings import KernelSettings
+from ntk_lpft.model_sources import run_model_folder
+from ntk_lpft.options import (
+    DataOptions,
+    LoraOptions,
+    ModelOptions,
+    OutputOptions,
+    SeedOptions,
+    check_least,
+    check_seed,
+    option,
+)
+
+PROG = "python -m ntk_lpft.compute"
+DESCRIPTION = (
+    "Compute the empirical neural tangent kernel of a Transformer classifier's logits, split it into the "
+    "pre-train-effective component P (linear head) and the FT-effective component F (body), and say what it means."
+)
+HEAD_INITS = ("auto", "lp", "random", "keep")
+SAMPLES = 250  # the paper's
+
+
+@dataclass(frozen=True)
+class ComputeOptions(OutputOptions, SeedOptions, KernelSettings, LoraOptions, ModelOptions, DataOptions):
+    """Options of ``python -m ntk_lpft.compute``."""
+
+    TITLE: ClassVar[str] = "this kernel"
+
+    eval_split: str = option("test", "evaluation split: test, validation, or the name of an OOD test")
+    balanced: bool = option(False, "draw equally many samples of each class, instead of uniformly")
+    head_scale: float = option(1.0, "factor on V")
+    lora: bool = option(False, "train LoRA adapters instead of the body")
+    kernel_classifier: bool = option(True, "fit the paper's kernel classifier")
+    max_iter: int = option(10_000, "most iterations of a kernel classifier's fit")
+
+    def resolved(self) -> ComputeOptions:
+        """Put defaults that depend on the command in, and refuse what can be seen to be wrong without loading anything.
+
+        Returns:
+            The options with which to go on.
+
+        Raises:
+            InputError: Some option makes no sense.
+        """
+        options = dataclasses.replace(
+            self,
+            n_train=SAMPLES if self.n_train is None else self.n_train,
+            n_eval=SAMPLES if self.n_eval is None else self.n_eval,
+        )
+        options.check()
+        return options
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong without loading anything.
+
+        Raises:
+            InputError: Some option makes no sense.
+        """
+        self.check_data()
+        self.check_model(HEAD_INITS)
+        self.check_lora()
+        check_least(self, n_train=2, n_eval=1, max_iter=1)
+        check_seed(self.seed)
+        if not math.isfinite(self.head_scale):
+            raise InputError(f"--head-scale {self.head_scale} is not a finite number")
+        KernelSettings.check(self)
+        if self.outputs == "pseudo" and self.starting_head() == "lp":
+            raise InputError(
+                "--outputs pseudo says nothing with --head-init lp, whose logits always sum to the same; "
+                "use --outputs class_trace, or another --head-init"
+            )
+
+    def starting_head(self) -> str:
+        """``head_init``, with ``auto`` made out."""
+        if self.head_init != "auto":
+            return self.head_init
+        folder = Path(self.model).expanduser()
+        return "keep" if folder.is_dir() and run_model_folder(folder) != folder else "lp"
+
+    def folder(self) -> Path:
+        """Where the results go."""
+        if self.output_dir is not None:
+            return Path(self.output_dir).expanduser()
+        parts = [self.model_name, self.data_name, Path(self.starting_head()).stem] + (["lora"] if self.lora else [])
+        return Path("runs") / "-".join(parts)

@@ -1,0 +1,215 @@
+"""What the ``compute`` command says of a kernel: statistics, tables, pictures, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from ntk_lpft import pictures
+from ntk_lpft.classifier.rows import unwrapped
+from ntk_lpft.commands.text import text_table
+from ntk_lpft.kernel import NTKDecomposition
+from ntk_lpft.runs import KernelRun
+from ntk_lpft.statistics import (
+    KernelStatistics,
+    block_trace_norms,
+    frobenius_shares,
+    initial_residual,
+    kernel_spectrum,
+    pretrain_effective_block_trace_norms,
+    projection_shares,
+    statistics_table,
+    summarise,
+    trace_shares,
+)
+from ntk_lpft.tasks import EncodedSplit
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was found.
+
+    Attributes:
+        statistics: One row each for P, F and P+F.
+        rows: The same, with spectra; empty for reduced outputs.
+        groups: One row for each parameter group of F.
+        spectra: Singular values by kernel, for the picture.
+    """
+
+    statistics: pd.DataFrame
+    rows: list[KernelStatistics]
+    groups: pd.DataFrame
+    spectra: dict[str, Any]
+
+
+def describe(split: EncodedSplit) -> str:
+    """Say how many samples there are, and how long they are."""
+    longest = max(len(row["input_ids"]) for row in split.rows)
+    cut = f", {split.n_truncated} cut" if split.n_truncated else ""
+    return f"{len(split)} {split.name} samples (≤ {longest} tokens{cut})"
+
+
+def describe_model(name: str, model: nn.Module) -> str:
+    """Say what the model is, and how much of it is trained."""
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    kind = type(unwrapped(model)).__name__
+    return f"{name} ({kind}), {trained / 1e6:.2f} of {total / 1e6:.2f} million parameters trained"
+
+
+def analyse(
+    parts: Mapping[str, NTKDecomposition],
+    labels: Int[Tensor, " n"],
+    eval_labels: Int[Tensor, " m"],
+    *,
+    kernel_classifier: bool,
+    max_iter: int,
+) -> Results:
+    """Compute the statistics of a train × train and an eval × train kernel.
+
+    Args:
+        parts: ``train`` and ``eval``.
+        labels: Classes of the training samples.
+        eval_labels: Classes of the evaluation samples.
+        kernel_classifier: Whether to fit the paper's kernel classifier.
+        max_iter: Most iterations of its fits.
+
+    Returns:
+        The statistics; for reduced outputs the spectra alone, as P and F then have no class blocks.
+    """
+    train, evaluation = parts["train"], parts["eval"]
+    dtype = train.feature_kernel.dtype
+    groups = _group_table(train)
+    if train.outputs != "full":
+        kernels = {"P": train.pretrain_effective, "F": train.ft_effective, "P+F": train.total}
+        spectra = {name: kernel_spectrum(kernel, computed_in=dtype) for name, kernel in kernels.items()}
+        columns = ("rank", "effective_rank", "frobenius_norm", "trace_norm", "trace", "smallest_eigenvalue",
+                   "condition_number")  # fmt: skip
+        table = pd.DataFrame([{"kernel": name, **{c: getattr(s, c) for c in columns}} for name, s in spectra.items()])
+        return Results(table, [], groups, spectra)
+    rows = summarise(
+        train.feature_kernel,
+        train.ft_effective,
+        labels,
+        residual=initial_residual(train.row_logits, labels),
+        eval_feature_kernel=evaluation.feature_kernel,
+        eval_ft_effective=evaluation.ft_effective,
+        eval_labels=eval_labels,
+        computed_in=dtype,
+        kernel_classifier=kernel_classifier,
+        max_iter=max_iter,
+        progress=True,
+    )
+    return Results(statistics_table(rows), rows, groups, {row.kernel: row.spectrum for row in rows})
+
+
+def _group_table(ntk: NTKDecomposition) -> pd.DataFrame:
+    groups = ntk.ft_groups
+    columns = ["group", "parameters", "trace_share", "projection_share", "frobenius_share"]
+    if not groups or not float(ntk.ft_effective.abs().max()) > 0:
+        return pd.DataFrame(columns=columns)
+    by_trace, by_projection, by_norm = trace_shares(groups), projection_shares(groups), frobenius_shares(groups)
+    return pd.DataFrame(
+        [
+            [name, len(ntk.parameter_groups[name]), by_trace[name], by_projection[name], by_norm[name]]
+            for name in groups
+        ],
+        columns=columns,
+    )
+
+
+def write(
+    run: KernelRun,
+    results: Results,
+    parts: Mapping[str, NTKDecomposition],
+    labels: Int[Tensor, " n"],
+    label_names: Sequence[str],
+    head_norm: float,
+) -> None:
+    """Write tables, summary and pictures of a run."""
+    train = parts["train"]
+    run.write_tables(
+        results.statistics,
+        results.groups,
+        {
+            "statistics": _records(results.statistics),
+            "groups": _records(results.groups),
+            "outputs": train.outputs,
+            "divided_by": train.divisor,
+            "samples": {"train": train.row_logits.shape[0], "eval": parts["eval"].row_logits.shape[0]},
+            "num_labels": train.num_labels,
+            "head_norm": head_norm,
+            "accuracy": "pair accuracies are per (sample, class), as published; their base rate is (C - 1) / C",
+            "kernel": train.metadata,
+        },
+    )
+    pictures.save(pictures.singular_values(results.spectra), run.file(run.SINGULAR_VALUES))
+    if train.outputs == "full":
+        p = pretrain_effective_block_trace_norms(train.feature_kernel, train.num_labels)
+        f = block_trace_norms(train.ft_effective)
+        pictures.save(pictures.block_heat_maps(p, f, labels, label_names), run.file(run.BLOCK_NORMS))
+    if len(results.groups):
+        shares = dict(zip(results.groups["group"], results.groups["trace_share"], strict=True))
+        pictures.save(pictures.group_shares(shares), run.file(run.GROUP_SHARES))
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table as plain data; what is missing or infinite becomes null or text, as JSON has no such numbers."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and pd.isna(value):
+            return None
+        if isinstance(value, float) and value in (float("inf"), float("-inf")):
+            return str(value)
+        return value.item() if hasattr(value, "item") else value
+
+    return [{str(k): plain(v) for k, v in row.items()} for row in table.to_dict(orient="records")]
+
+
+def show(run: KernelRun, results: Results, parts: Mapping[str, NTKDecomposition]) -> None:
+    """Print the table, the largest groups, and where the files are."""
+    train = parts["train"]
+    print()
+    print(_table_text(results.statistics))
+    if "train_pair_accuracy" in results.statistics and results.statistics["train_pair_accuracy"].notna().any():
+        base = 100 * (train.num_labels - 1) / train.num_labels
+        print(f"Accuracies in %: per (sample, class) as published (base rate {base:.1f}), then per sample by argmax.")
+    if train.outputs != "full":
+        print(
+            f"Kernel of the {train.outputs} outputs, divided by C = {train.divisor}; no class blocks to classify with."
+        )
+    if len(results.groups):
+        largest = results.groups.sort_values("trace_share", ascending=False).head(5)
+        shares = zip(largest["group"], largest["trace_share"], strict=True)
+        listed = ", ".join(f"{group} {100 * share:.1f} %" for group, share in shares)
+        print(f"Largest parameter groups of F, by share of its trace: {listed}")
+    print(f"Results in {run.path}: {', '.join(run.written())}")
+
+
+_COLUMNS = {
+    "kernel": ("kernel", "{}"),
+    "rank": ("rank", "{:.0f}"),
+    "effective_rank": ("eff. rank", "{:.1f}"),
+    "frobenius_norm": ("Frobenius", "{:.3g}"),
+    "train_pair_accuracy": ("train pair", "{:.1%}"),
+    "eval_pair_accuracy": ("eval pair", "{:.1%}"),
+    "train_accuracy": ("train", "{:.1%}"),
+    "eval_accuracy": ("eval", "{:.1%}"),
+    "ft_ratio": ("FT ratio", "{:.4f}"),
+    "median_ft_ratio": ("(median)", "{:.4f}"),
+}
+
+
+def _table_text(table: pd.DataFrame) -> str:
+    """Lay the table out in the shape of the paper's table 2."""
+    shown = [name for name in _COLUMNS if name in table and table[name].notna().any()]
+    rows = [
+        ["" if pd.isna(row[name]) else _COLUMNS[name][1].format(row[name]).rstrip("%") for name in shown]
+        for row in table.to_dict(orient="records")
+    ]
+    return text_table([_COLUMNS[name][0] for name in shown], rows, left=0)

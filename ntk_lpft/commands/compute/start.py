@@ -1,0 +1,124 @@
+"""The samples and the classifier of a kernel, as options ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ntk_lpft.classifier import Classifier, apply_lora, load_classifier, load_tokenizer
+from ntk_lpft.classifier.head_file import head_from_file
+from ntk_lpft.classifier.head_weights import initialise_head, scale_head, set_head
+from ntk_lpft.commands.compute.options import ComputeOptions
+from ntk_lpft.commands.data import task_of
+from ntk_lpft.devices import default_device, resolve_device
+from ntk_lpft.probing import cached_logistic_head
+from ntk_lpft.tasks import EncodedSplit, Task
+
+
+@dataclass(frozen=True)
+class KernelSamples:
+    """What the kernel is computed on.
+
+    Attributes:
+        task: Where it comes from.
+        train: Columns of the kernel.
+        evaluation: Rows of the second part.
+        whole_train: All training samples, for the LP head.
+    """
+
+    task: Task
+    train: EncodedSplit
+    evaluation: EncodedSplit
+    whole_train: EncodedSplit | None
+
+
+def read_samples(options: ComputeOptions) -> KernelSamples:
+    """Read, sample and tokenise.
+
+    Args:
+        options: Resolved options.
+
+    Returns:
+        The tokenised samples; the whole training split only where the head is to be fitted on it.
+
+    Raises:
+        InputError: Anything wrong with the data.
+    """
+    task = task_of(options)
+    train = task.split("train")
+    if options.eval_split in task.ood:
+        evaluation = task.ood_split(options.eval_split)
+    else:
+        evaluation = task.split(options.eval_split)
+    tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
+    whole = train.encode(tokenizer, options.max_length) if options.starting_head() == "lp" else None
+    return KernelSamples(
+        task,
+        train.subsample(options.n_train, options.seed, options.balanced).encode(tokenizer, options.max_length),
+        evaluation.subsample(options.n_eval, options.seed, options.balanced).encode(tokenizer, options.max_length),
+        whole,
+    )
+
+
+def build_classifier(
+    options: ComputeOptions, samples: KernelSamples, say: Callable[[str], object] = print
+) -> Classifier:
+    """Load the classifier, make its head, and adapt it.
+
+    Args:
+        options: Resolved options.
+        samples: What it is to be run on.
+        say: Called with each line worth knowing.
+
+    Returns:
+        The classifier, on its device, with LoRA adapters where they were asked for.
+
+    Raises:
+        InputError: Anything wrong with the model.
+    """
+    device = resolve_device(options.device or default_device(), torch.device("cpu"))
+    start = options.starting_head()
+    model = load_classifier(
+        options.model,
+        samples.task.num_labels,
+        head=options.head,
+        pooling=options.pooling,
+        seed=options.seed,
+        keep_head=start == "keep",
+        device=device,
+        trust_remote_code=options.trust_remote_code,
+    )
+    classifier = Classifier.of(model, samples.train, what="training data")
+    classifier.rows(samples.train, "training data")
+    if start == "lp":
+        _probe(classifier, samples, say)
+    elif start == "random":
+        initialise_head(classifier.head, options.seed)
+    elif start != "keep":
+        head_from_file(classifier.head, start)
+    scale_head(classifier.head, options.head_scale, bias=options.scale_bias)
+    if not options.lora:
+        return classifier
+    adapted = apply_lora(
+        model,
+        classifier.head,
+        rank=options.lora_rank,
+        alpha=options.lora_alpha,
+        targets=options.lora_targets or None,
+        seed=options.seed,
+    ).to(device)
+    return Classifier.of(adapted, samples.train)
+
+
+def _probe(classifier: Classifier, samples: KernelSamples, say: Callable[[str], object]) -> None:
+    """Fit the paper's linear probe on all training samples, and make it the head."""
+    assert samples.whole_train is not None
+    fitted = cached_logistic_head(classifier, samples.whole_train, samples.task.num_labels, progress=True, say=say)
+    set_head(classifier.head, fitted.weight, fitted.bias)
+    say(
+        f"head:   logistic regression on {len(samples.whole_train)} training samples, {fitted.folds} folds, "
+        f"C = {fitted.strength:.3g}, training accuracy {fitted.train_accuracy:.3f}"
+        + ("" if fitted.converged else " (some fits did not converge)")
+    )

@@ -1,0 +1,59 @@
+"""``python -m ntk_lpft.finetune``: options, one run or a grid of them, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ntk_lpft.commands.finetune.options import DESCRIPTION, PROG, FinetuneOptions
+from ntk_lpft.commands.finetune.training_flags import training_flags
+from ntk_lpft.commands.parsing import given_flags, make_parser, parse_given, read_config, unrecognized
+from ntk_lpft.commands.running import run_command
+from ntk_lpft.options import flag_of
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[FinetuneOptions, list[str], dict[str, Any]]:
+    """Read the command's own options, and set apart what is transformers'.
+
+    Args:
+        arguments: The command line; None takes the process's.
+
+    Returns:
+        The options, words of the command line for ``TrainingArguments``, and its settings in the ``--config`` file.
+
+    Raises:
+        InputError: An unknown option, a value of the wrong kind, or options that make no sense.
+    """
+    known = training_flags()
+    names = ", ".join(flag_of(name) for name in known)
+    parser = make_parser(FinetuneOptions, PROG, DESCRIPTION, epilog=f"Options of TrainingArguments: {names}.")
+    given, rest = parse_given(parser, arguments)
+    for name, word in given_flags(rest).items():
+        if known and name not in known and name.removeprefix("no_") not in known:
+            raise unrecognized(word)
+    config = given.pop("config", None)
+    stored = {} if config is None else read_config(Path(config), FinetuneOptions, known)
+    own = {name: stored.pop(name) for name in list(stored) if name in FinetuneOptions.__dataclass_fields__}
+    options = FinetuneOptions(**{**own, **given})
+    options.check()
+    options.check_given(set(given))
+    if stored:
+        from ntk_lpft.commands.finetune.training import check_stored  # only now, as it takes seconds
+
+        check_stored(Path(str(config)), stored)
+    return options, rest, stored
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+
+    def command() -> None:
+        options, rest, stored = parse(arguments)
+        # Only now, as these take seconds.
+        from ntk_lpft.commands.finetune.run import finetune
+        from ntk_lpft.commands.finetune.training import parse_training, resolve
+
+        finetune(*resolve(options, parse_training(rest), stored))
+
+    return run_command(command, "give --resume to go on")

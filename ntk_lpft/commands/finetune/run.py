@@ -1,0 +1,301 @@
+"""What ``python -m ntk_lpft.finetune`` does: one run, or one for each head scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments, set_seed
+
+from ntk_lpft.classifier import Classifier, Outputs, head_norm, load_classifier, load_tokenizer
+from ntk_lpft.classifier.saving import save_classifier
+from ntk_lpft.commands.finetune import report
+from ntk_lpft.commands.finetune.options import FinetuneOptions
+from ntk_lpft.commands.finetune.training import RunSettings
+from ntk_lpft.commands.running import quiet_libraries
+from ntk_lpft.errors import InputError
+from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint, remove_checkpoints
+from ntk_lpft.finetuning.evaluation import encoded_splits, predict_splits, split_metrics
+from ntk_lpft.finetuning.methods import HeadStart, Start, check_start, fine_tune, prepare_start
+from ntk_lpft.finetuning.settings import Method
+from ntk_lpft.prediction import compare_with_training
+from ntk_lpft.probing import cached_features
+from ntk_lpft.provenance import versions
+from ntk_lpft.runs import FinetuneRun, HeadScaleGrid, TrackingLog
+from ntk_lpft.tasks import EncodedSplit, Task
+from ntk_lpft.tracking import ProbeSet, Tracker, measure_classifier
+from ntk_lpft.tracking.measures import probe_features
+
+
+def finetune(settings: RunSettings, task: Task) -> Path:
+    """Run the command.
+
+    Args:
+        settings: What to do.
+        task: The data.
+
+    Returns:
+        The folder with the results.
+
+    Raises:
+        InputError: Anything wrong with the options, the data or the model.
+    """
+    quiet_libraries()
+    factors = settings.options.head_scale
+    if len(factors) == 1:
+        return train_one(settings, task)
+    writes = settings.arguments().process_index == 0
+    grid = HeadScaleGrid(settings.path)
+    members = [settings.member(grid, factor) for factor in factors]
+    if writes:
+        grid.open(overwrite=settings.options.overwrite or settings.options.resume)
+        for member in members:
+            member.run.open(overwrite=member.options.overwrite, resume=member.options.resume)
+    for member in members:
+        train_one(member, task)
+    if writes:
+        report.write_grid(grid, factors)
+    return grid.path
+
+
+def train_one(settings: RunSettings, task: Task) -> Path:
+    """Train one classifier, and write all that there is to say about it."""
+    options, run = settings.options, settings.run
+    arguments = settings.arguments()
+    set_seed(arguments.seed)
+    writes = arguments.process_index == 0
+    say = print if writes else _silent
+    if writes:
+        run.open(overwrite=options.overwrite, resume=options.resume)
+        if options.resume:
+            run.check_same({"options": settings.to_json()}, ["options"])
+    tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
+    with arguments.main_process_first(desc="reading data"):
+        splits = encoded_splits(
+            task, tokenizer, options.max_length, n_train=options.n_train, n_eval=options.n_eval, seed=arguments.seed
+        )
+    _check_sizes(task, splits)
+    config = _config(settings, task, splits)
+    if options.resume and run.finished:
+        if writes:
+            run.check_same(config, ["data"])
+            remove_checkpoints(run.file(run.CHECKPOINTS))  # in case that it was killed just before its end
+            print(f"{run.path} holds a finished run of these settings")
+            report.show(run)
+        return run.path
+    if options.resume and writes:
+        run.check_same(config, ["data", "versions"])
+    say(f"data:   {task.name} from {task.source}; {report.describe(splits)}")
+    classifier = _load(settings, task, tokenizer, splits, arguments)
+    head_start = HeadStart(options.head_init, options.head_scale[0], options.scale_bias)
+    check_start(classifier, splits, options, head_start)
+    samples = _ProbeSamples.draw(options, splits, arguments.seed)
+    if writes and not options.resume:
+        run.clear()
+        run.write_config(config)
+    with arguments.main_process_first(desc="features of the pretrained model"):
+        reference = {
+            name: cached_features(classifier, split, progress=writes, say=say).features
+            for name, split in splits.items()
+        }
+    method = Method.of(options.method)
+    around = _AroundProbe(run, samples.measured, options) if options.track and writes and not method.trains else None
+    start = prepare_start(
+        classifier,
+        splits,
+        options,
+        head_start,
+        arguments.seed,
+        run if writes else None,
+        before_probe=None if around is None else around.measure,
+    )
+    say(report.describe_start(options, start, arguments))
+    facts: dict[str, Any] = {}
+    if options.predict and writes:
+        facts["prediction"] = _compare(run, start.classifier, samples)
+    if method.trains:
+        facts["training"] = _train(settings, start, splits, task.metric, arguments, samples)
+    elif around is not None:
+        around.measure(start.classifier)
+    if writes:
+        _finish(settings, start, splits, reference, task, tokenizer, facts)
+    return run.path
+
+
+def _silent(line: object) -> None:
+    """Say nothing, as the other processes of a distributed run do."""
+
+
+def _check_sizes(task: Task, splits: Mapping[str, EncodedSplit]) -> None:
+    count = len(splits["validation"])
+    if count < 2:
+        raise InputError(
+            f"{task.name} has {count} validation {'row' if count == 1 else 'rows'}, too few to choose an epoch; give "
+            "more training rows, or a --validation-file"
+        )
+
+
+def _config(settings: RunSettings, task: Task, splits: Mapping[str, EncodedSplit]) -> dict[str, Any]:
+    return {
+        "options": settings.to_json(),
+        "versions": versions() | {name: version(name) for name in ("peft", "accelerate")},
+        "data": {
+            name: {"fingerprint": split.fingerprint, "rows": len(split), "truncated": split.n_truncated}
+            for name, split in splits.items()
+        },
+        "label_names": list(task.label_names),
+        "source": task.source,
+        "metric": task.metric,
+    }
+
+
+def _load(
+    settings: RunSettings,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: Mapping[str, EncodedSplit],
+    arguments: TrainingArguments,
+) -> Classifier:
+    options = settings.options
+    model = load_classifier(
+        options.model,
+        task.num_labels,
+        head=options.head,
+        pooling=options.pooling,
+        seed=arguments.seed,
+        keep_head=options.head_init == "keep",
+        device=arguments.device,
+        trust_remote_code=options.trust_remote_code,
+    )
+    # A decoder's native head looks for the last token that is no padding.
+    config: Any = model.config
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return Classifier.of(model, splits["train"], what="train")
+
+
+@dataclass(frozen=True)
+class _ProbeSamples:
+    """Samples of the splits on which a run is measured.
+
+    Attributes:
+        measured: Of each split, for what is tracked.
+        kernel: Of the training split, for tracked kernels.
+        predicted: Of training and validation, for the comparison of theory with practice.
+    """
+
+    measured: ProbeSet
+    kernel: EncodedSplit
+    predicted: tuple[EncodedSplit, EncodedSplit]
+
+    @classmethod
+    def draw(cls, options: FinetuneOptions, splits: Mapping[str, EncodedSplit], seed: int) -> _ProbeSamples:
+        train, validation = splits["train"], splits["validation"]
+        return cls(
+            ProbeSet({name: _draw(split, options.probe_size, seed) for name, split in splits.items()}),
+            _draw(train, options.kernel_size, seed),
+            (_draw(train, options.predict_size, seed), validation.subsample(options.predict_size, seed, False)),
+        )
+
+
+def _draw(split: EncodedSplit, size: int, seed: int) -> EncodedSplit:
+    """Draw rows, class-balanced where there is room for every class."""
+    return split.subsample(size, seed, balanced=size >= len(set(split.labels.tolist())))
+
+
+class _AroundProbe:
+    """Measures before (step 0) and after (step 1) a probe that no training follows."""
+
+    def __init__(self, run: FinetuneRun, probe_set: ProbeSet, options: FinetuneOptions) -> None:
+        self.log = TrackingLog(run.file(run.TRACKING), resume_step=0 if options.resume else None)
+        self.probe_set = probe_set
+        self.reference: Mapping[str, Tensor] | None = None
+
+    def measure(self, classifier: Classifier) -> None:
+        self.reference = self.reference or probe_features(classifier, self.probe_set)
+        step = len(self.log.steps)
+        self.log.append(step, float(step), measure_classifier(classifier, self.probe_set, self.reference))
+
+
+def _compare(run: FinetuneRun, classifier: Classifier, samples: _ProbeSamples) -> dict[str, Any]:
+    """Set what the kernel predicts beside real steps, and write it down."""
+    comparison = compare_with_training(classifier, *samples.predicted, progress=True)
+    run.write_comparison(comparison.one_step, comparison.flow)
+    report.draw_comparison(run, comparison)
+    return comparison.summary
+
+
+def _train(
+    settings: RunSettings,
+    start: Start,
+    splits: Mapping[str, EncodedSplit],
+    metric: str,
+    arguments: TrainingArguments,
+    samples: _ProbeSamples,
+) -> dict[str, Any]:
+    options, run = settings.options, settings.run
+    checkpoint = last_checkpoint(run.file(run.CHECKPOINTS)) if options.resume else None
+    # With --resume but no checkpoint yet, training begins anew, and so does the log.
+    resume_step = (checkpoint_step(checkpoint) if checkpoint else 0) if options.resume else None
+    callbacks: tuple[TrainerCallback, ...] = ()
+    if options.track and arguments.process_index == 0:
+        tracker = Tracker(
+            start.classifier.module,
+            samples.measured,
+            TrackingLog(run.file(run.TRACKING), resume_step),
+            kernel_moments=options.track_kernel,
+            kernel_probe=samples.kernel,
+        )
+        callbacks = (tracker,)
+    return fine_tune(start, splits, options, arguments, metric, resume=options.resume, callbacks=callbacks)
+
+
+def _finish(
+    settings: RunSettings,
+    start: Start,
+    splits: Mapping[str, EncodedSplit],
+    reference: Mapping[str, Tensor],
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    facts: Mapping[str, Any],
+) -> None:
+    run, options = settings.run, settings.options
+    save_classifier(start.classifier.module, run, tokenizer, task.label_names, options.model)
+    outputs = predict_splits(start.classifier, splits, progress=True)
+    description = {"method": options.method, "dataset": task.name, "seed": settings.training["seed"]}
+    labels = {name: torch.from_numpy(split.labels.copy()) for name, split in splits.items()}
+    run.write_predictions({name: part.logits for name, part in outputs.items()}, labels, description)
+    metrics = {
+        **description,
+        "model": options.model,
+        "metric": task.metric,
+        "head": {**start.norms, "norm_after": head_norm(start.classifier.head)},
+        "splits": _measure(outputs, splits, reference, task.metric),
+        **facts,
+    }
+    if start.probe is not None:
+        metrics["probe"] = {"solver": start.probe.solver, **start.probe.settings, "accuracy": start.probe.accuracies}
+    report.draw(run, options.method)
+    run.write_metrics(report.without_nan(metrics))
+    remove_checkpoints(run.file(run.CHECKPOINTS))
+    report.show(run)
+
+
+def _measure(
+    outputs: Mapping[str, Outputs],
+    splits: Mapping[str, EncodedSplit],
+    reference: Mapping[str, Tensor],
+    metric: str,
+) -> dict[str, Any]:
+    return {
+        name: {
+            "rows": len(splits[name]),
+            **split_metrics(part.logits, part.features, reference[name], splits[name].labels, metric),
+        }
+        for name, part in outputs.items()
+    }

@@ -1,0 +1,155 @@
+"""All that a fine-tuning run is made of: the command's own options, and those of ``TrainingArguments``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import HfArgumentParser, TrainingArguments
+
+from ntk_lpft.commands.data import task_of
+from ntk_lpft.commands.finetune.options import FinetuneOptions
+from ntk_lpft.commands.parsing import check_values, parse_given, refusal, stored_options, unrecognized
+from ntk_lpft.errors import InputError
+from ntk_lpft.finetuning.defaults import default_eval_rows, training_defaults
+from ntk_lpft.finetuning.training_checks import check_arguments, check_strategies, plain
+from ntk_lpft.options import flag_of
+from ntk_lpft.runs import FinetuneRun, HeadScaleGrid
+from ntk_lpft.tasks import Task
+
+# Settings of Trainer that this command decides itself.
+DECIDED = ("remove_unused_columns", "label_names", "disable_tqdm", "do_train", "do_eval", "do_predict",
+           "resume_from_checkpoint", "push_to_hub", "save_only_model")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All that a run is made of.
+
+    Attributes:
+        options: The command's own options.
+        training: Settings of ``TrainingArguments``: the method's defaults, and what was given.
+        path: Where the results go.
+    """
+
+    options: FinetuneOptions
+    training: dict[str, Any]
+    path: Path
+
+    @property
+    def run(self) -> FinetuneRun:
+        """The folder of the run."""
+        return FinetuneRun(self.path)
+
+    def to_json(self) -> dict[str, Any]:
+        """Options that replay the run by ``--config``."""
+        own = {name: value for name, value in stored_options(self.options).items() if name != "output_dir"}
+        return own | {k: v.value if isinstance(v, Enum) else v for k, v in self.training.items()}
+
+    def member(self, grid: HeadScaleGrid, factor: float) -> RunSettings:
+        """Return one run of a grid over head scales; going on with the grid begins those that have not begun."""
+        run = grid.member(factor)
+        options = self.options.with_head_scale(factor, resume=self.options.resume and run.begun)
+        return RunSettings(options, self.training, run.path)
+
+    def arguments(self) -> TrainingArguments:
+        """Make the settings for ``Trainer``.
+
+        Returns:
+            The arguments, for one device a process.
+
+        Raises:
+            InputError: Settings that transformers or torch refuse, that make no sense, or that ask for what is not
+                supported or not installed.
+        """
+        if self.training.get("deepspeed") or self.training.get("fsdp"):
+            raise InputError("DeepSpeed and FSDP are not supported; use torchrun or accelerate launch without them")
+        check_strategies(self.training)
+        cuda = torch.cuda.is_available() and not self.training.get("use_cpu", False)
+        pinned = {} if "dataloader_pin_memory" in self.training else {"dataloader_pin_memory": cuda}
+        try:
+            arguments = TrainingArguments(
+                output_dir=str(self.run.file(FinetuneRun.CHECKPOINTS)),
+                remove_unused_columns=False,
+                label_names=["labels"],
+                disable_tqdm=True,
+                **pinned,
+                **self.training,
+            )
+        except (ValueError, ImportError, TypeError) as error:
+            raise InputError(f"training settings: {plain(error)}") from error
+        check_arguments(arguments)
+        # Without torchrun, Trainer would spread a batch over all GPUs and then misjudge its mean loss.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
+        return arguments
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> Any:
+        """Raise what argparse would print below its usage."""
+        raise refusal(message)
+
+
+def parse_training(words: Sequence[str]) -> dict[str, Any]:
+    """Read the options of ``TrainingArguments`` that words of a command line give.
+
+    Args:
+        words: Those that are none of the command's own options.
+
+    Returns:
+        The values that were given, by their names in ``TrainingArguments``; no defaults.
+
+    Raises:
+        InputError: An unknown option, or a value of the wrong kind.
+    """
+    given, unknown = parse_given(_Parser(TrainingArguments, add_help=False, allow_abbrev=False), words)
+    if unknown:
+        raise unrecognized(unknown[0])
+    return given
+
+
+def check_stored(config: Path, stored: Mapping[str, Any]) -> None:
+    """Refuse settings of ``TrainingArguments`` in a config file that are of the wrong kind.
+
+    Args:
+        config: The file.
+        stored: Its settings that are none of the command's own options.
+
+    Raises:
+        InputError: One of them is.
+    """
+    check_values(config, stored, TrainingArguments)
+
+
+def resolve(options: FinetuneOptions, given: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[RunSettings, Task]:
+    """Put options, a config's training settings and the method's defaults together.
+
+    Args:
+        options: The command's own options.
+        given: Settings of ``TrainingArguments`` on the command line.
+        config: Those of a config file; the command line overrides it.
+
+    Returns:
+        The settings, and the task.
+
+    Raises:
+        InputError: Some option makes no sense.
+    """
+    merged = {**config, **given}
+    refused = sorted(set(merged) & set(DECIDED))
+    if refused:
+        raise InputError(f"{flag_of(refused[0])} is decided by this command; leave it out")
+    task = task_of(options)
+    if options.n_eval is None:
+        options = dataclasses.replace(options, n_eval=default_eval_rows(task.name))
+    training = {**training_defaults(options.method, task.name, task.metric), **merged}
+    best = str(training["metric_for_best_model"]).removeprefix("eval_")
+    if best not in {"loss", "accuracy", task.metric}:
+        known = ", ".join(dict.fromkeys(("accuracy", task.metric, "loss")))
+        raise InputError(f"unknown --metric-for-best-model {best!r}; choose one of {known}")
+    return RunSettings(options, training, options.folder(int(training["seed"]))), task

@@ -1,0 +1,50 @@
+"""φ and f0 of all samples, seen in passing while the body's gradients are captured."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+
+class HeadObserver:
+    """Notes what a head is given and what it returns, wherever it is called once for each sample.
+
+    Heads that are called at every position (the decoders of transformers) tell nothing here: which of the positions
+    counts is decided behind them.
+
+    Args:
+        head: The head.
+    """
+
+    def __init__(self, head: nn.Linear) -> None:
+        self.head = head
+        self.features: list[Tensor] = []
+        self.logits: list[Tensor] = []
+
+    def __enter__(self) -> HeadObserver:
+        self._hook = self.head.register_forward_hook(self._note, with_kwargs=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hook.remove()
+
+    def _note(self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
+        value = args[0] if args else next(iter(kwargs.values()))
+        if value.dim() == 2:
+            self.features.append(value.detach().clone())
+            self.logits.append(output.detach().clone())
+
+    def clear(self) -> None:
+        """Forget everything, as the samples are run anew."""
+        self.features.clear()
+        self.logits.clear()
+
+    def result(self, samples: int) -> dict[str, Tensor]:
+        """``features`` (S, h) and ``logits`` (S, C) if every one of the samples was seen, else nothing."""
+        if sum(len(part) for part in self.features) != samples:
+            return {}
+        return {"features": torch.cat(self.features), "logits": torch.cat(self.logits)}

@@ -1,0 +1,229 @@
+"""Carries a plan out, pass by pass, whichever engine the gradients come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ntk_lpft.classifier.classifier import Outputs
+from ntk_lpft.classifier.rows import Batch
+from ntk_lpft.errors import InputError
+from ntk_lpft.kernel.autograd import equal_length_batches, functional_gradients, sample_gradients
+from ntk_lpft.kernel.body_parameters import BodyParameter, Route
+from ntk_lpft.kernel.capture import ShapeMismatch, capture
+from ntk_lpft.kernel.checkpoint import Checkpoint
+from ntk_lpft.kernel.contract import Workspace, contract
+from ntk_lpft.kernel.gradients import SampleGradients, is_zero
+from ntk_lpft.kernel.head_observer import HeadObserver
+from ntk_lpft.kernel.memory import Pass, Plan
+from ntk_lpft.kernel.setup import KernelSetup, check_finite_outputs
+
+Notice = Callable[[str], None]
+
+# Samples that torch.func is given at a time on the functional engine.
+_FUNCTIONAL_BATCH = 8
+
+
+class PassRunner:
+    """Accumulates the kernels of all parameter groups of one setup.
+
+    Args:
+        setup: What to compute.
+        plan: In which passes.
+        engine: "structured", "functional" or "per_example"; the latter two decide how dense gradients are made.
+        merge: Whether all groups are added into one kernel.
+        progress: Whether a progress bar is shown.
+        report: Called with a line of text for each thing worth knowing.
+    """
+
+    def __init__(
+        self, setup: KernelSetup, plan: Plan, engine: str, *, merge: bool, progress: bool, report: Notice
+    ) -> None:
+        self.setup = setup
+        self.plan = plan
+        self.engine = engine
+        self.merge = merge
+        self.workspace = Workspace(plan.chunk_bytes)
+        self.parameters = {parameter.name: parameter for parameter in setup.parameters}
+        self.max_cells = plan.max_cells
+        names = ["body"] if merge and setup.parameters else list(setup.groups)
+        self.kernels = {name: setup.layout.zeros(setup.precision.kernel, setup.classifier.device) for name in names}
+        self.seen: dict[str, Tensor] = {}
+        self.progress = progress
+        self.report = report
+        self.rerouted: list[str] = []
+
+    def run(self, checkpoint: Checkpoint, done: int, partial: dict[str, Tensor], self_check: dict[str, Any]) -> None:
+        """Do the passes that are not done yet, and write the partial kernels after each one.
+
+        Args:
+            checkpoint: Where partial kernels go.
+            done: Number of passes that ``partial`` already holds.
+            partial: Partial kernels of a run that was interrupted.
+            self_check: Stored beside the partial kernels.
+        """
+        for name, value in partial.items():
+            kind, _, rest = name.partition("/")
+            if kind == "kernel":
+                self.kernels[rest].copy_(value)
+            else:
+                # A copy, since a tensor of a file may lie unaligned, and products then round otherwise.
+                self.seen[rest] = value.clone().to(self.setup.classifier.device)
+        samples = self.setup.layout.samples
+        total = sum(samples + len(p.parameters) * samples for p in self.plan.passes)
+        finished = sum(samples + len(p.parameters) * samples for p in self.plan.passes[:done])
+        bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
+        with tqdm(total=total, initial=finished, delay=1, disable=not self.progress, bar_format=bar_format) as bar:
+            for number, step in enumerate(self.plan.passes[done:], start=done + 1):
+                bar.set_description(f"kernel, pass {number} of {len(self.plan.passes)}", refresh=False)
+                if step.route == Route.AUTOGRAD:
+                    self._dense_pass(step, bar)
+                else:
+                    self._structured_pass(step, bar)
+                state = {f"kernel/{name}": value for name, value in self.kernels.items()}
+                state |= {f"head/{name}": value for name, value in self.seen.items()}
+                checkpoint.save(number, self.plan, state, self_check)
+
+    def outputs(self) -> Outputs:
+        """φ and f0 of all samples, in internal order; a pass of their own only where no other one showed them.
+
+        Returns:
+            φ, of shape (S, h), and f0, of shape (S, C), of the S samples.
+
+        Raises:
+            InputError: Some are NaN or infinite.
+        """
+        if not self.seen:
+            self.seen = self.setup.outputs()._asdict()
+        outputs = Outputs(**self.seen)
+        check_finite_outputs(outputs)
+        return outputs
+
+    def _kernel(self, name: str) -> Tensor:
+        return self.kernels["body" if self.merge else self.setup.group_of[name]]
+
+    def _structured_pass(self, step: Pass, bar: tqdm) -> None:
+        parameters = [self.parameters[name] for name in step.parameters]
+        records = self._capture(parameters, 1 if step.route == Route.SINGLE else None, bar)
+        for parameter in parameters:
+            parts = records.pop(parameter.name)
+            if parts is None:
+                self._by_autograd(parameter)
+            elif parts:
+                self._contract(parameter, parts)
+            bar.update(self.setup.layout.samples)
+
+    def _by_autograd(self, parameter: BodyParameter) -> None:
+        """Compute a parameter whose rule turned out not to hold, in slices of a quarter of the budget."""
+        self.report(
+            f"notice: computed by plain autograd: {parameter.name} (some samples use it in a way not checked before)"
+        )
+        self.rerouted.append(parameter.name)
+        layout, entries = self.setup.layout, parameter.tensor.numel()
+        row = layout.samples * layout.channels * self.setup.precision.model.itemsize
+        columns = max(1, self.plan.budget // 4 // row)
+        for begin in range(0, entries, columns):
+            self._dense_pass(Pass(Route.AUTOGRAD, [parameter.name], [(begin, min(begin + columns, entries))]), None)
+
+    def _capture(
+        self, parameters: Sequence[BodyParameter], max_rows: int | None, bar: tqdm
+    ) -> dict[str, list[SampleGradients] | None]:
+        """Capture all samples; where a GPU's memory runs out, again with batches of half the size.
+
+        Args:
+            parameters: The parameters whose gradients are captured.
+            max_rows: Most samples of a batch; None leaves its size to ``max_cells``.
+            bar: A progress bar that counts samples.
+
+        Returns:
+            Records of each parameter, or None where its rule does not hold for some sample.
+        """
+        setup = self.setup
+        view = HeadObserver(setup.classifier.head.module)
+        while True:
+            records: dict[str, list[SampleGradients] | None] = {parameter.name: [] for parameter in parameters}
+            reached = 0
+            view.clear()
+            try:
+                for batch in setup.batches(self.max_cells, max_rows):
+                    with view:
+                        captured = capture(
+                            setup.classifier.module, parameters, batch, setup.seeds, setup.precision.product
+                        )
+                    for name, record in captured.items():
+                        held = records[name]
+                        if isinstance(record, ShapeMismatch) or not (self.parameters[name].verified or is_zero(record)):
+                            records[name] = None
+                        elif held is not None:
+                            held.append(record)
+                    bar.update(batch.size)
+                    reached += batch.size
+                self.seen = self.seen or view.result(setup.layout.samples)
+                return records
+            except torch.OutOfMemoryError:
+                if self.max_cells <= 1 or max_rows == 1:
+                    raise
+                self.max_cells //= 2
+                bar.update(-reached)
+            del records
+            torch.cuda.empty_cache()
+
+    def _contract(self, parameter: BodyParameter, records: Sequence[SampleGradients]) -> None:
+        """Add one parameter's kernel, whole or not at all; with smaller chunks where a GPU's memory runs out."""
+        setup = self.setup
+        while True:
+            try:
+                block = setup.layout.zeros(setup.precision.kernel, setup.classifier.device)
+                contract(block, setup.layout, records, self.workspace)
+                self._kernel(parameter.name).add_(block)
+                return
+            except torch.OutOfMemoryError:
+                if not self.workspace.halve():
+                    raise
+            torch.cuda.empty_cache()
+
+    def _dense_pass(self, step: Pass, bar: tqdm | None) -> None:
+        setup, layout = self.setup, self.setup.layout
+        widths = [end - begin for begin, end in step.slices]
+        jacobians = [
+            torch.empty(
+                (layout.samples, layout.channels, width), dtype=setup.precision.model, device=setup.classifier.device
+            )
+            for width in widths
+        ]
+        for batch in self._dense_batches():
+            rows = slice(batch.start, batch.start + batch.size)
+            for jacobian, gradient, (begin, end) in zip(
+                jacobians, self._dense_gradients(step, batch), step.slices, strict=True
+            ):
+                jacobian[rows] = gradient[..., begin:end]
+            if bar is not None:
+                bar.update(batch.size)
+        for name, jacobian in zip(step.parameters, jacobians, strict=True):
+            layout.add_gram_(self._kernel(name), layout.matrix(jacobian.to(setup.precision.product)))
+            if bar is not None:
+                bar.update(layout.samples)
+
+    def _dense_batches(self) -> Iterator[Batch]:
+        setup = self.setup
+        if self.engine == "functional":
+            return equal_length_batches(setup.classifier, setup.rows, _FUNCTIONAL_BATCH)
+        return setup.classifier.batches(setup.rows, max_cells=1, max_rows=1)
+
+    def _dense_gradients(self, step: Pass, batch: Batch) -> list[Tensor]:
+        """(n, k, p) for each parameter of the pass."""
+        setup = self.setup
+        if self.engine == "functional":
+            try:
+                return functional_gradients(setup.classifier.module, step.parameters, batch, setup.seeds)
+            except RuntimeError as failure:
+                raise InputError(
+                    f"torch.func cannot differentiate this model ({str(failure).splitlines()[0]}); "
+                    "use engine structured or per_example"
+                ) from failure
+        parameters = [self.parameters[name].tensor for name in step.parameters]
+        return [g[None] for g in sample_gradients(setup.classifier.module, parameters, batch, setup.seeds)]

@@ -1,0 +1,47 @@
+"""How a kernel is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ntk_lpft.byte_sizes import parse_bytes
+from ntk_lpft.choices import ENGINES, OUTPUTS, PRECISION_NAMES, choose
+from ntk_lpft.options import DeviceOptions, option
+
+
+@dataclass(frozen=True)
+class KernelSettings(DeviceOptions):
+    """How a kernel is computed.
+
+    Attributes:
+        engine: ``structured`` (hooks, no dense Jacobian), ``functional`` (``torch.func``) or ``per_example``
+            (plain autograd); all agree to rounding.
+        precision: ``float32``, ``float64``, ``tf32`` (CUDA) or ``bfloat16`` (products only; accumulates float32).
+        outputs: ``full``, ``class_trace`` or ``pseudo``; see ``NTKDecomposition``.
+        groups: Whether F is split by parameter group, or kept as one sum, ``body``.
+        memory_budget: Bytes besides the model, or text such as ``4GiB``; None takes a share of what is free.
+        device: A torch device; None takes the one the model is on.
+    """
+
+    TITLE: ClassVar[str] = "computation"
+
+    engine: str = option("structured", "structured, functional (torch.func) or per_example (plain autograd)")
+    precision: str = option("float32", "float32, float64, tf32 (CUDA) or bfloat16")
+    outputs: str = option("full", "full, class_trace or pseudo (kernel of the sum of logits), for many classes")
+    groups: bool = option(True, "split F by parameter group")
+    memory_budget: int | str | None = option(
+        None, "memory besides the model, such as 4GiB (default: a share of what is free)"
+    )
+
+    def check(self) -> None:
+        """Refuse names that mean nothing; the device is looked for when it is used.
+
+        Raises:
+            InputError: Unknown engine, precision, outputs or budget.
+        """
+        choose("engine", self.engine, ENGINES)
+        choose("outputs", self.outputs, OUTPUTS)
+        choose("precision", self.precision, PRECISION_NAMES)
+        if self.memory_budget is not None:
+            parse_bytes(self.memory_budget)

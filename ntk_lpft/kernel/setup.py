@@ -1,0 +1,267 @@
+"""Everything that an engine needs to know, put together once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ntk_lpft.classifier.classifier import FORWARD_CELLS, Classifier, Outputs
+from ntk_lpft.classifier.head import number_of_labels
+from ntk_lpft.classifier.rows import Batch, Row, by_length
+from ntk_lpft.devices import resolve_device
+from ntk_lpft.errors import InputError
+from ntk_lpft.kernel.body_parameters import BodyParameter, find_body_parameters
+from ntk_lpft.kernel.groups import group_parameters
+from ntk_lpft.kernel.layout import Layout
+from ntk_lpft.kernel.precision import Precision, matmul_mode, resolve_precision
+
+# Padding changes a well-posed model's logits by rounding alone; a model that sees padding differs by far more.
+_PADDING_TOLERANCE = 1e-4
+
+
+@dataclass
+class KernelSetup:
+    """One kernel to compute, in internal order (columns first, each part longest first).
+
+    Attributes:
+        classifier: The classifier, opened.
+        parameters: Trainable parameters of the body.
+        groups: Names of the parameters in each group.
+        rows: Ragged rows of all samples, in internal order.
+        column_order: For each internal column, its number in the caller's order.
+        extra_order: For each internal row that is no column, its number in the caller's order.
+        layout: Rows and columns.
+        seeds: Linear combinations of the logits that are differentiated, (k, C).
+        precision: dtypes.
+        one_by_one: Why samples are run one by one, or nothing where they may share padded batches.
+    """
+
+    classifier: Classifier
+    parameters: list[BodyParameter]
+    groups: dict[str, list[str]]
+    rows: list[Row]
+    column_order: list[int]
+    extra_order: list[int]
+    layout: Layout
+    seeds: Float[Tensor, "k c"]
+    precision: Precision
+    one_by_one: str = ""
+
+    def batches(self, max_cells: int, max_rows: int | None = None) -> Iterator[Batch]:
+        """Trimmed batches of all samples; none holds both columns and other rows."""
+        most = 1 if self.one_by_one else max_rows
+        return self.classifier.batches(self.rows, boundary=self.layout.columns, max_cells=max_cells, max_rows=most)
+
+    @property
+    def group_of(self) -> dict[str, str]:
+        """Group of each body parameter."""
+        return {name: group for group, names in self.groups.items() for name in names}
+
+    @property
+    def longest(self) -> int:
+        """Positions of the longest sample."""
+        return max(len(row["input_ids"]) for row in self.rows)
+
+    def outputs(self) -> Outputs:
+        """φ and f0 of all samples, in internal order, by forward passes alone."""
+        return self.classifier.outputs(self.batches(FORWARD_CELLS))
+
+    def external(self, kernel: Tensor, width: int) -> Tensor:
+        """Put a kernel matrix from internal into the caller's order: (rows·width, columns·width) likewise."""
+        layout = self.layout
+        columns = inverse_order(self.column_order)
+        rows = (columns if layout.symmetric else []) + [
+            i + (layout.columns if layout.symmetric else 0) for i in inverse_order(self.extra_order)
+        ]
+        count = len(rows), len(columns)
+        split = kernel.view(count[0], width, count[1], width)
+        return split[rows][:, :, columns].reshape(kernel.shape)
+
+    def by_part(self, values: Float[Tensor, "s k"]) -> dict[str, Float[Tensor, "n k"]]:
+        """Cut values of all samples into those of the columns and of the other rows, each in the caller's order.
+
+        Args:
+            values: One row for each of the S samples, in internal order, of shape (S, k).
+
+        Returns:
+            ``train``, (M, k), and, where there are rows that are no columns, ``eval``.
+        """
+        columns = self.layout.columns
+        parts = {"train": values[:columns][inverse_order(self.column_order)]}
+        if self.layout.extra:
+            parts["eval"] = values[columns:][inverse_order(self.extra_order)]
+        return parts
+
+
+def check_finite_outputs(outputs: Outputs) -> None:
+    """Refuse NaN and infinite features and logits.
+
+    Args:
+        outputs: φ, of shape (N, h), and f, of shape (N, C).
+
+    Raises:
+        InputError: There are some.
+    """
+    if not (torch.isfinite(outputs.features).all() and torch.isfinite(outputs.logits).all()):
+        raise InputError("the model's features or logits are NaN or infinite on some sample; check its weights")
+
+
+def inverse_order(order: Sequence[int]) -> list[int]:
+    """For each number in the caller's order, its place in the internal one."""
+    result = [0] * len(order)
+    for internal, external in enumerate(order):
+        result[external] = internal
+    return result
+
+
+def output_seeds(outputs: str, num_labels: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "k c"]:
+    """Return the combinations of logits to differentiate: each one, or for ``pseudo`` their sum over √C."""
+    if outputs == "pseudo":
+        return torch.full((1, num_labels), num_labels**-0.5, dtype=dtype, device=device)
+    return torch.eye(num_labels, dtype=dtype, device=device)
+
+
+def read_rows(classifier: Classifier, inputs: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
+    """Make ragged rows of a kernel's samples.
+
+    Args:
+        classifier: The classifier.
+        inputs: The samples that are columns of the kernel and, where there are some, those that are rows only, each
+            under the name that messages call them by.
+
+    Returns:
+        Both, the latter perhaps without any.
+
+    Raises:
+        InputError: Bad inputs, rows that do not fit the model, or samples that differ in what they tell of a token.
+    """
+    columns, *extra = (classifier.rows(samples, name) for name, samples in inputs.items())
+    if not extra:
+        return columns, []
+    if columns[0].keys() != extra[0][0].keys():
+        first, second = inputs
+        raise InputError(f"{first} has columns {sorted(columns[0])}, {second} {sorted(extra[0][0])}; give both alike")
+    return columns, extra[0]
+
+
+def set_up(
+    classifier: Classifier,
+    columns: list[Row],
+    extra: list[Row],
+    *,
+    symmetric: bool,
+    outputs: str,
+    precision: Precision,
+) -> KernelSetup:
+    """Put an opened classifier and rows together.
+
+    Args:
+        classifier: The classifier, opened in the precision's dtype.
+        columns: Samples that are columns of the kernel.
+        extra: Samples that are rows only.
+        symmetric: Whether the columns are rows as well.
+        outputs: ``full``, ``class_trace`` or ``pseudo``.
+        precision: dtypes.
+
+    Returns:
+        The setup, with its samples sorted into internal order.
+
+    Raises:
+        InputError: No trainable parameter, or a model that does not repeat itself in eval mode.
+    """
+    column_order, extra_order = by_length(columns), by_length(extra)
+    rows = [columns[i] for i in column_order] + [extra[i] for i in extra_order]
+    sample = classifier.collate(rows[:1]).tensors
+    first, again = (classifier.forward(sample).logits for _ in range(2))
+    if not torch.equal(first, again):
+        raise InputError("the model gives other logits each time, even in eval mode; switch its randomness off")
+    parameters = find_body_parameters(classifier.module, classifier.head.parameters)
+    seeds = output_seeds(outputs, number_of_labels(classifier.module), precision.model, classifier.device)
+    layout = Layout(len(columns), len(extra), symmetric, seeds.shape[0], traced=outputs == "class_trace")
+    groups = group_parameters(parameter.name for parameter in parameters)
+    one_by_one = ""
+    if classifier.pad_id is None:
+        one_by_one = "the model has no padding token"
+    elif not _padding_exact(classifier, rows):
+        one_by_one = "the logits depend on padding"
+    elif precision.model == torch.float64 and _narrows(classifier, sample):
+        # Rounding inside then depends on the batch's shape, by far more than float64 is asked for.
+        one_by_one = "the model computes in float32 inside, so that batches would round otherwise"
+    return KernelSetup(
+        classifier, parameters, groups, rows, column_order, extra_order, layout, seeds, precision, one_by_one
+    )
+
+
+@contextmanager
+def open_setup(
+    model: nn.Module | Classifier,
+    train: Any,
+    evaluation: Any = None,
+    *,
+    precision: str = "float64",
+    device: str | None = None,
+) -> Iterator[KernelSetup]:
+    """Prepare a classifier for full-batch work on training and evaluation samples, as the kernel's engine does.
+
+    Args:
+        model: The classifier. Inside the context it is in eval mode, with the precision's weights on the device.
+        train: Training samples, as for ``compute_ntk``.
+        evaluation: Samples that are looked at but not trained on; None for none.
+        precision: As for ``compute_ntk``.
+        device: A torch device; None takes the one the model is on.
+
+    Yields:
+        The setup, with the training samples as the columns of its layout.
+
+    Raises:
+        InputError: Bad samples or settings, a model without a linear head or trainable parameters, or one that is not
+            the same each time in eval mode.
+    """
+    module = model.module if isinstance(model, Classifier) else model
+    place = resolve_device(device, next(module.parameters()).device)
+    kind = resolve_precision(precision, place)
+    classifier = Classifier.of(model, train, device=place, dtype=kind.model, what="train")
+    rows, extra = read_rows(
+        classifier, {"train": train} if evaluation is None else {"train": train, "evaluation": evaluation}
+    )
+    with classifier.opened(), matmul_mode(kind):
+        yield set_up(classifier, rows, extra, symmetric=True, outputs="full", precision=kind)
+
+
+class _NarrowSeen(TorchDispatchMode):
+    """Notices float64 values being cast to a narrower floating-point type."""
+
+    seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and args[0].dtype == torch.float64:
+            self.seen |= result.is_floating_point() and result.dtype != torch.float64
+        return result
+
+
+def _narrows(classifier: Classifier, sample: dict[str, Tensor]) -> bool:
+    """Whether a float64 model computes something in a narrower type on its way to the logits."""
+    with torch.no_grad(), _NarrowSeen() as watch:
+        classifier.logits(sample)
+    return watch.seen
+
+
+def _padding_exact(classifier: Classifier, rows: list[Row]) -> bool:
+    """Whether the shortest row has the same features and logits alone and padded to the longest."""
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    pair = [ordered[-1], ordered[0]]
+    together = classifier.forward(classifier.collate(pair).tensors)
+    alone = classifier.outputs(classifier.collate([row]) for row in pair)
+    return all(
+        # Written so that NaN, from rows of attention without any visible token, counts as a difference.
+        float((padded - single).norm()) <= _PADDING_TOLERANCE * float(single.norm())
+        for padded, single in zip(together, alone, strict=True)
+    )

@@ -1,0 +1,236 @@
+"""Options that several commands share, in groups, each declared once. Nothing heavy is imported, for ``--help``."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from ntk_lpft.choices import HEADS, POOLINGS, choose
+from ntk_lpft.errors import InputError
+from ntk_lpft.model_sources import check_source
+
+Group = TypeVar("Group")
+
+
+def option(default: Any, text: str, *, aliases: tuple[str, ...] = ()) -> Any:
+    """Declare an option of a command as a field of a dataclass.
+
+    Args:
+        default: Its value where none is given; a list is copied for each use.
+        text: What ``--help`` says.
+        aliases: Earlier names of it, which are still taken.
+
+    Returns:
+        A dataclass field.
+    """
+    metadata: dict[str, Any] = {"help": text}
+    if aliases:
+        metadata["aliases"] = [f"--{name.replace('_', sign)}" for name in aliases for sign in ("_", "-")]
+        metadata["aliases"] = list(dict.fromkeys(metadata["aliases"]))
+    return _field(default, metadata)
+
+
+def flag_of(name: str) -> str:
+    """How help and messages spell an option."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _field(default: Any, metadata: Any) -> Any:
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def with_default(group: type, name: str, default: Any) -> Any:
+    """Declare an option of a group again, with another default and all else as it is there."""
+    declared = {each.name: each for each in dataclasses.fields(group)}[name]
+    return _field(default, declared.metadata)
+
+
+def part_of(options: Any, group: type[Group], **changes: Any) -> Group:
+    """Return those of a command's options that belong to a group.
+
+    Args:
+        options: Options of a command, which inherit the group.
+        group: The group.
+        **changes: Values that differ.
+
+    Returns:
+        The options of the group.
+    """
+    values = {each.name: getattr(options, each.name) for each in dataclasses.fields(group)}  # type: ignore[arg-type]
+    return group(**{**values, **changes})
+
+
+def check_file(flag: str, name: str | None) -> None:
+    """Refuse a file that is not there.
+
+    Args:
+        flag: How messages name the option.
+        name: Path of the file; None passes.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    if name is not None and not Path(name).expanduser().is_file():
+        raise InputError(f"{flag} {name}: no such file; check the path")
+
+
+def check_least(options: Any, **bounds: int) -> None:
+    """Refuse numbers that are too small.
+
+    Args:
+        options: Options of a command.
+        **bounds: The least value of each option, by its name; a value of None passes.
+
+    Raises:
+        InputError: The option of some name is below its bound.
+    """
+    for name, bound in bounds.items():
+        number = getattr(options, name)
+        if number is not None and number < bound:
+            raise InputError(f"{flag_of(name)} {number} must be {bound} or more")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what no generator of random numbers takes.
+
+    Args:
+        seed: The seed.
+
+    Raises:
+        InputError: The seed is negative or has more than 63 bits.
+    """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed} is not from 0 to 2**63 - 1")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which samples: of a task by name, or of files."""
+
+    TITLE: ClassVar[str] = "data"
+
+    dataset: str = option("amazon-snippets", "task by name; see --train-file for your own data")
+    data_dir: str | None = option(None, "folder with original releases (default: $NTK_LPFT_DATA, else the Hub)")
+    train_file: str | None = option(None, "your own training data: csv, tsv, jsonl or parquet, instead of --dataset")
+    validation_file: str | None = option(None, "your own validation data (default: the last tenth of training)")
+    test_file: str | None = option(None, "your own test data", aliases=("eval_file",))
+    text_columns: list[str] = option(["text"], "one or two text columns of your own data")
+    label_column: str = option("label", "label column of your own data")
+    max_length: int = option(128, "longest row in tokens")
+    n_train: int | None = option(
+        None, "training rows to draw (default: 250 for a kernel; all for fine-tuning, drawn class-balanced if fewer)"
+    )
+    n_eval: int | None = option(
+        None,
+        "rows to draw of each other split (default: 250 for a kernel; all for fine-tuning, but 500 of bundled data)",
+    )
+
+    def check_data(self) -> None:
+        """Refuse what can be seen to be wrong without reading anything.
+
+        Raises:
+            InputError: Some option makes no sense, or a file is not there.
+        """
+        if self.train_file is None and (self.validation_file or self.test_file):
+            raise InputError("--validation-file and --test-file need --train-file")
+        for name in ("train_file", "validation_file", "test_file"):
+            check_file(flag_of(name), getattr(self, name))
+        check_least(self, max_length=1)
+
+    @property
+    def data_name(self) -> str:
+        """What folders of results are called by."""
+        return Path(self.train_file).stem if self.train_file else self.dataset
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which classifier, and what its head begins with."""
+
+    TITLE: ClassVar[str] = "model"
+
+    model: str = option("minilm", "model: a Hub name, a folder, also that of a finetune run, or the bundled 'minilm'")
+    head: str = option("linear", "'linear': one layer on the pooled feature (the paper's); 'native': the model's own")
+    pooling: str = option("auto", "feature of a linear head: first, last, mean, or auto (last for decoders)")
+    head_init: str = option(
+        "auto",
+        "V: 'random', 'keep' (as saved), or a file that a linear probe wrote; for a kernel also 'lp' (logistic "
+        "regression on all training data) or 'auto' ('keep' for a finetune run's folder, else 'lp')",
+    )
+    scale_bias: bool = option(False, "whether --head-scale multiplies b as well")
+    trust_remote_code: bool = option(False, "run code that the model's repository ships")
+
+    def check_model(self, head_inits: tuple[str, ...]) -> None:
+        """Refuse what can be seen to be wrong without loading anything.
+
+        Args:
+            head_inits: What ``--head-init`` may be besides a file.
+
+        Raises:
+            InputError: Some option makes no sense, or a folder or file is not there.
+        """
+        check_source(self.model)
+        choose("--head", self.head, HEADS)
+        choose("--pooling", self.pooling, POOLINGS)
+        if self.head_init not in head_inits and not Path(self.head_init).is_file():
+            raise InputError(
+                f"unknown --head-init {self.head_init!r}; choose one of {', '.join(head_inits)}, or a file that exists"
+            )
+
+    @property
+    def model_name(self) -> str:
+        """What folders of results are called by."""
+        return Path(self.model).name
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """LoRA adapters."""
+
+    TITLE: ClassVar[str] = "LoRA"
+
+    lora_rank: int = option(8, "rank r of the adapters")
+    lora_alpha: float = option(8.0, "α; adapters are scaled by α / r")
+    lora_targets: list[str] = option([], "layers to adapt (default: peft's choice, mostly query and value)")
+
+    def check_lora(self) -> None:
+        """Refuse numbers that make no sense.
+
+        Raises:
+            InputError: A rank below one, or an α that is not finite.
+        """
+        check_least(self, lora_rank=1)
+        if not abs(self.lora_alpha) < float("inf"):
+            raise InputError(f"--lora-alpha {self.lora_alpha} is not a finite number")
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where to compute."""
+
+    TITLE: ClassVar[str] = "computation"
+
+    device: str | None = option(None, "cpu, cuda, cuda:1 (default: cuda where there is one)")
+
+
+@dataclass(frozen=True)
+class SeedOptions:
+    """What is random."""
+
+    TITLE: ClassVar[str] = "computation"
+
+    seed: int = option(0, "seed of all that is drawn at random")
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go. They say nothing of what the results are, so that a config file does not carry them over."""
+
+    TITLE: ClassVar[str] = "results"
+
+    output_dir: str | None = option(None, "folder for the results (default: below runs, by model, data and method)")
+    overwrite: bool = option(False, "replace results in the output folder, and start an interrupted run anew")

@@ -1,0 +1,6 @@
+"""V from φ: linear probing by logistic regression or along a gradient path, with a cache of features."""
+
+import lazy_loader
+
+# Names are imported when they are used, so that a command that needs no model does not wait for transformers and peft.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

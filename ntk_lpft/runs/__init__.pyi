@@ -1,0 +1,18 @@
+from .calibration import CalibrationRun
+from .finetuning import FinetuneRun, HeadScaleGrid
+from .folder import RunFolder
+from .kernel import KernelRun
+from .suite import SuiteFolder
+from .tracking_log import Measurement, TrackingLog, read_tracking
+
+__all__ = [
+    "CalibrationRun",
+    "FinetuneRun",
+    "HeadScaleGrid",
+    "KernelRun",
+    "Measurement",
+    "RunFolder",
+    "SuiteFolder",
+    "TrackingLog",
+    "read_tracking",
+]

@@ -1,0 +1,61 @@
+"""The folder of ``python -m ntk_lpft.calibrate``: temperatures, calibration errors, and pictures of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from ntk_lpft.errors import InputError
+from ntk_lpft.runs.folder import RunFolder
+from ntk_lpft.storage import write_json, write_table
+
+
+class CalibrationRun(RunFolder):
+    """Temperature scaling of one classifier or several."""
+
+    TEMPERATURE: ClassVar[str] = "temperature.json"
+    MEASURES: ClassVar[str] = "calibration.csv"
+    TABLE: ClassVar[str] = "table.csv"
+    HEAD_NORMS: ClassVar[str] = "head_norms.csv"
+    NORM_PICTURE: ClassVar[str] = "confidence_against_head_norm.png"
+    RELIABILITY: ClassVar[str] = "reliability_"  # how the names of reliability diagrams begin
+    TABLES: ClassVar[tuple[str, ...]] = (RunFolder.CONFIG, TEMPERATURE, MEASURES, TABLE, HEAD_NORMS)
+    RESULTS = (*TABLES, NORM_PICTURE)
+    MARKER = MEASURES
+    COMMAND = "python -m ntk_lpft.calibrate"
+
+    def clear(self) -> None:
+        """Remove what an earlier run wrote, diagrams of other splits too."""
+        super().clear()
+        for path in self.path.glob(f"{self.RELIABILITY}*.png"):
+            path.unlink()
+
+    def write_tables(self, measures: pd.DataFrame, table: pd.DataFrame, head_norms: pd.DataFrame) -> None:
+        """Write every measure, the paper's table of them, and head norms with temperatures."""
+        for name, content in ((self.MEASURES, measures), (self.TABLE, table), (self.HEAD_NORMS, head_norms)):
+            write_table(self.file(name), content)
+
+    def write_temperatures(self, about: list[dict[str, Any]]) -> None:
+        """Write the temperature of one classifier, with what is to be said of it, or a list of several."""
+        content: Mapping[str, Any] = about[0] if len(about) == 1 else {"runs": about}
+        write_json(self.file(self.TEMPERATURE), content)
+
+    def measures(self) -> pd.DataFrame:
+        """Read every measure: columns ``split``, ``stage``, ``measure``, ``value`` and more.
+
+        Returns:
+            One row for each measure of a split at a stage.
+
+        Raises:
+            InputError: The table is missing or damaged.
+        """
+        path = self.file(self.MEASURES)
+        try:
+            table = pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())})") from error
+        if not {"split", "stage", "measure", "value"} <= set(table.columns):
+            raise InputError(f"{path} is damaged: it is no table of measures")
+        return table

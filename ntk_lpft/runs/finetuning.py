@@ -1,0 +1,216 @@
+"""The folder of ``python -m ntk_lpft.finetune``: a trained classifier, its predictions, and what was tracked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pandas as pd
+from torch import Tensor
+
+from ntk_lpft.errors import InputError
+from ntk_lpft.runs.folder import RunFolder
+from ntk_lpft.runs.tracking_log import read_tracking
+from ntk_lpft.storage import read_json, read_tensors, write_json, write_table, write_tensors
+
+
+class FinetuneRun(RunFolder):
+    """One run of LP, FT, LP-FT, LoRA or LP-LoRA."""
+
+    METRICS: ClassVar[str] = "metrics.json"
+    PREDICTIONS: ClassVar[str] = "predictions.safetensors"
+    TRACKING: ClassVar[str] = "tracking.csv"
+    REFERENCE_FEATURES: ClassVar[str] = "reference_features.safetensors"
+    TRACKED_KERNEL: ClassVar[str] = "tracked_kernel.safetensors"
+    PROBE_PATH: ClassVar[str] = "probe.csv"
+    PROBE_HEAD: ClassVar[str] = "probe_head.safetensors"
+    ONE_STEP: ClassVar[str] = "prediction.csv"
+    GRADIENT_FLOW: ClassVar[str] = "gradient_flow.csv"
+    TRAINING_PICTURE: ClassVar[str] = "training.png"
+    DIFFERENCE_PICTURE: ClassVar[str] = "feature_difference.png"
+    DISCRIMINANT_PICTURE: ClassVar[str] = "fisher_discriminant_ratio.png"
+    ONE_STEP_PICTURE: ClassVar[str] = "prediction.png"
+    FLOW_PICTURE: ClassVar[str] = "gradient_flow.png"
+    MODEL: ClassVar[str] = "model"
+    ADAPTER: ClassVar[str] = "adapter"
+    CHECKPOINTS: ClassVar[str] = "checkpoints"
+    RESULTS = (
+        RunFolder.CONFIG,
+        METRICS,
+        PREDICTIONS,
+        TRACKING,
+        REFERENCE_FEATURES,
+        TRACKED_KERNEL,
+        PROBE_PATH,
+        PROBE_HEAD,
+        ONE_STEP,
+        GRADIENT_FLOW,
+        TRAINING_PICTURE,
+        DIFFERENCE_PICTURE,
+        DISCRIMINANT_PICTURE,
+        ONE_STEP_PICTURE,
+        FLOW_PICTURE,
+    )
+    MARKER = METRICS
+    COMMAND = "python -m ntk_lpft.finetune"
+
+    def written(self) -> list[str]:
+        """Names of the results that are there, the folders of the model first."""
+        return [f"{name}/" for name in (self.MODEL, self.ADAPTER) if self.file(name).is_dir()] + super().written()
+
+    def open(self, *, overwrite: bool, more: Iterable[str] = (), resume: bool = False) -> None:
+        """Make the folder, and refuse one whose results would get lost; nothing in it is changed.
+
+        Args:
+            overwrite: Whether results of an earlier run may be replaced.
+            more: Names of files that are written besides `RESULTS`.
+            resume: Whether an interrupted run is to go on.
+
+        Raises:
+            InputError: The folder cannot be written, holds other results, or holds no run to go on with.
+        """
+        if self.begun and not self.finished and not (resume or overwrite):
+            raise InputError(
+                f"output folder {self.path} holds an interrupted run; give --resume to go on, --overwrite to start "
+                "anew, or another --output-dir"
+            )
+        super().open(overwrite=overwrite or resume, more=more)
+        if resume and not self.begun:
+            raise InputError(f"--resume: {self.path} holds no run to go on with; leave --resume out")
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, its model and checkpoints too."""
+        super().clear()
+        for name in (self.CHECKPOINTS, self.MODEL, self.ADAPTER):
+            shutil.rmtree(self.file(name), ignore_errors=True)
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write what was measured; the last file, as it marks the run as complete."""
+        write_json(self.file(self.METRICS), metrics)
+
+    def metrics(self) -> dict[str, Any]:
+        """Read what was measured at the end.
+
+        Returns:
+            ``method``, ``dataset``, ``model``, ``seed``, ``head`` (norms of V), ``splits`` (measures) and more.
+
+        Raises:
+            InputError: The run is not complete, or the file is damaged.
+        """
+        if not self.path.is_dir():
+            raise InputError(f"run folder {self.path} does not exist")
+        if not self.finished:
+            raise InputError(f"{self.path} holds no finished run (it has no {self.METRICS}); finish it with --resume")
+        path = self.file(self.METRICS)
+        content = read_json(path)
+        texts = all(isinstance(content.get(name), str) for name in ("method", "model", "dataset"))
+        if not texts or not isinstance(content.get("seed"), int):
+            raise InputError(f"{path} is damaged, or was not written by `{self.COMMAND}`")
+        return content
+
+    def write_predictions(
+        self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], description: Mapping[str, Any]
+    ) -> None:
+        """Write logits (float32) and labels (int64) of every split, as ``SPLIT/logits`` and ``SPLIT/labels``."""
+        tensors = {f"{name}/logits": value.float() for name, value in logits.items()}
+        tensors |= {f"{name}/labels": value for name, value in labels.items()}
+        write_tensors(self.file(self.PREDICTIONS), tensors, description)
+
+    def predictions(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Read logits, (N, C), and labels, (N,), of every split.
+
+        Returns:
+            Logits (float32) and labels (int64) by split.
+
+        Raises:
+            InputError: The file is missing, damaged, altered, or lacks labels.
+        """
+        path = self.file(self.PREDICTIONS)
+        if not path.is_file():
+            raise InputError(
+                f"run folder {self.path} has no {self.PREDICTIONS}, so no logits; give a folder of a finished "
+                f"`{self.COMMAND}`, or files by --logits and --labels"
+            )
+        tensors, _ = read_tensors(path)
+        names = [name.removesuffix("/logits") for name in sorted(tensors) if name.endswith("/logits")]
+        if not names:
+            raise InputError(f"{path} holds no logits (tensors SPLIT/logits); train the run again")
+        lacking = [name for name in names if f"{name}/labels" not in tensors]
+        if lacking:
+            raise InputError(f"{path} has logits of {lacking[0]} but no labels; train the run again")
+        return {name: (tensors[f"{name}/logits"], tensors[f"{name}/labels"]) for name in names}
+
+    def tracking(self) -> pd.DataFrame | None:
+        """Read what was tracked during training.
+
+        Returns:
+            Columns ``step``, ``epoch``, ``split``, ``measure`` and ``value``; None where nothing was tracked.
+
+        Raises:
+            InputError: The log is damaged.
+        """
+        return self._log(self.TRACKING)
+
+    def probe_path(self) -> pd.DataFrame | None:
+        """Read the iterations of a linear probe by gradient.
+
+        Returns:
+            Columns as of ``tracking``, ``step`` being the iteration; None where there was no such probe.
+
+        Raises:
+            InputError: The log is damaged.
+        """
+        return self._log(self.PROBE_PATH)
+
+    def _log(self, name: str) -> pd.DataFrame | None:
+        path = self.file(name)
+        return read_tracking(path) if path.is_file() else None
+
+    def write_comparison(self, one_step: pd.DataFrame, flow: pd.DataFrame) -> None:
+        """Write how far predictions of single steps, and of many, are from the real ones."""
+        write_table(self.file(self.ONE_STEP), one_step)
+        write_table(self.file(self.GRADIENT_FLOW), flow)
+
+
+class HeadScaleGrid(RunFolder):
+    """A run for each of several factors on the head, and a table of all."""
+
+    GRID: ClassVar[str] = "head_scale.csv"
+    PICTURE: ClassVar[str] = "head_scale.png"
+    COLUMNS: ClassVar[Sequence[str]] = ("head_scale", "norm_at_start", "split", "feature_difference", "accuracy")
+    RESULTS = (GRID, PICTURE)
+    MARKER = GRID
+    COMMAND = FinetuneRun.COMMAND
+
+    def member(self, factor: float) -> FinetuneRun:
+        """Return the run with one factor."""
+        return FinetuneRun(self.path / f"head-scale-{factor:g}")
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to go on with; each run within says for itself whether it has begun."""
+        return self.path.is_dir() and any(self.path.iterdir())
+
+    def write_grid(self, grid: pd.DataFrame) -> None:
+        """Write one row for each factor and split."""
+        write_table(self.file(self.GRID), grid)
+
+    def grid(self) -> pd.DataFrame:
+        """Read one row for each factor and split.
+
+        Returns:
+            A table with ``COLUMNS`` and further measures.
+
+        Raises:
+            InputError: The table is missing or damaged.
+        """
+        path = self.file(self.GRID)
+        try:
+            table = pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())})") from error
+        numbers = [name for name in self.COLUMNS if name != "split"]
+        if not {*self.COLUMNS} <= {*table.columns} or any(table[name].dtype.kind not in "fi" for name in numbers):
+            raise InputError(f"{path} is damaged: it needs the columns {', '.join(self.COLUMNS)}")
+        return table

@@ -1,0 +1,189 @@
+"""What was measured during training, as one tidy csv that grows moment by moment."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from ntk_lpft.errors import InputError
+from ntk_lpft.storage import whole_file
+
+COLUMNS = ("step", "epoch", "split", "measure", "value")
+TRAIN = "train"
+ALL = "all"  # the split of what has no samples
+_HEADER = (",".join(COLUMNS) + "\n").encode()
+
+
+class Measurement(NamedTuple):
+    """One measured number.
+
+    Attributes:
+        split: On which samples, such as ``train`` or ``ood.sst5``; ``all`` for what belongs to no samples.
+        measure: What was measured.
+        value: The number; NaN where it is undefined.
+    """
+
+    split: str
+    measure: str
+    value: float
+
+
+class TrackingLog:
+    """The file ``tracking.csv`` of a run, with the columns step, epoch, split, measure and value.
+
+    The rows of one moment (one optimizer step) are written in one go and are on the disk when ``append`` returns. An
+    undefined value (NaN) is an empty field. ``read_tracking`` may read the file at any time.
+
+    A run that goes on from a checkpoint keeps the rows before the checkpoint's step. The rows of later steps are
+    dropped, as those steps are trained again, and so are those of the step itself, which the crash may have cut off:
+    they are measured again on the checkpoint's weights, of which ``to_repeat`` reminds.
+
+    Args:
+        path: The file.
+        resume_step: The step of the checkpoint that training goes on from; 0 for a run that broke off before its first;
+            None for a new log.
+
+    Attributes:
+        path: The file.
+        to_repeat: The checkpoint's step, where rows of it were dropped; else None.
+
+    Raises:
+        InputError: There are rows already and no ``resume_step``, or the file is no tracking log.
+    """
+
+    def __init__(self, path: str | Path, resume_step: int | None = None) -> None:
+        self.path = Path(path)
+        self.to_repeat: int | None = None
+        kept: list[bytes] = []
+        self._steps: list[int] = []
+        for (step, *_), line in _complete_rows(self.path):
+            if resume_step is None:
+                raise InputError(f"{self.path} has rows already; resume that run, or start anew with --overwrite")
+            if step < resume_step:
+                kept.append(line)
+                self._steps.append(step)
+            elif step == resume_step:
+                self.to_repeat = step
+        self._steps = sorted(set(self._steps))
+        self._rewrite(_HEADER + b"".join(kept))
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps that have been recorded, ascending."""
+        return tuple(self._steps)
+
+    def append(self, step: int, epoch: float, measurements: Iterable[Measurement]) -> bool:
+        """Record one moment, unless there are rows of its step already.
+
+        Args:
+            step: Optimizer steps done.
+            epoch: Epochs done, a fraction within an epoch.
+            measurements: What was measured.
+
+        Returns:
+            Whether anything was written.
+
+        Raises:
+            InputError: The step lies before one that has been recorded.
+            OSError: The file cannot be written; it is then as it was before.
+        """
+        if step in self._steps:
+            return False
+        if self._steps and step < self._steps[-1]:
+            raise InputError(
+                f"{self.path}: step {step} comes after step {self._steps[-1]} was recorded; "
+                "open the log with the checkpoint's step"
+            )
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for split, measure, value in measurements:
+            number = "" if math.isnan(value) else repr(float(value))
+            writer.writerow([int(step), repr(float(epoch)), split, measure, number])
+        self._write(text.getvalue().encode())
+        self._steps.append(step)
+        return True
+
+    def _write(self, data: bytes) -> None:
+        with open(self.path, "r+b", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(before)
+                raise
+
+    def _rewrite(self, data: bytes) -> None:
+        """Replace the file by one that appears whole or not at all."""
+        with whole_file(self.path) as partial:
+            partial.write_bytes(data)
+
+
+def read_tracking(path: str | Path) -> pd.DataFrame:
+    """Read a tracking log, which may be being written.
+
+    Args:
+        path: The file, or another of the same columns.
+
+    Returns:
+        A table with the columns step (int), epoch (float), split, measure (text) and value (float, NaN where it is
+        undefined); without the last line where that is not complete yet.
+
+    Raises:
+        InputError: The file is missing, or no tracking log.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    rows = [row for row, _ in _complete_rows(path)]
+    # By Python's own float, which reads back the very bits that were written.
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(COLUMNS)}
+    kinds = ("int64", "float64", "str", "str", "float64")
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in zip(COLUMNS, kinds, strict=True)})
+
+
+class _Row(NamedTuple):
+    step: int
+    epoch: float
+    split: str
+    measure: str
+    value: float
+
+
+def _complete_rows(path: Path) -> list[tuple[_Row, bytes]]:
+    """Read the complete lines below the header.
+
+    Args:
+        path: The log.
+
+    Returns:
+        Each line as a row and as its bytes; none where the file is missing or empty.
+
+    Raises:
+        InputError: A complete line is no row.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    complete = content[: content.rfind(b"\n") + 1]
+    header, *lines = complete.splitlines(keepends=True) or [_HEADER]
+    # A header that is torn is the beginning of the header.
+    if header != _HEADER or not (complete or _HEADER.startswith(content)):
+        raise InputError(f"{path} is no tracking log: its first line is not {_HEADER.decode().strip()}")
+    return [(_parsed(line, f"{path}, line {number}"), line) for number, line in enumerate(lines, start=2)]
+
+
+def _parsed(line: bytes, where: str) -> _Row:
+    try:
+        (fields,) = csv.reader([line.decode()])
+        step, epoch, split, measure, value = fields
+        return _Row(int(step), float(epoch), split, measure, float(value or "nan"))
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{where} is no row of {', '.join(COLUMNS)}; the file was altered or damaged") from error

@@ -1,0 +1,239 @@
+"""Folders of results: what is refused, what is removed, and what is checked before it is believed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers.folders import contents, fill
+
+from ntk_lpft.errors import InputError
+from ntk_lpft.runs import CalibrationRun, FinetuneRun, HeadScaleGrid, KernelRun, RunFolder, SuiteFolder
+
+KINDS = (KernelRun, FinetuneRun, HeadScaleGrid, CalibrationRun)
+
+
+class Small(RunFolder):
+    """A command's folder with two results."""
+
+    RESULTS = (RunFolder.CONFIG, "table.csv")
+    MARKER = "table.csv"
+    COMMAND = "python -m small"
+
+
+def test_opening_makes_the_folder_and_writes_nothing(tmp_path: Path) -> None:
+    run = Small(tmp_path / "a" / "b")
+    assert not run.begun
+    run.open(overwrite=False)
+    assert list(run.path.iterdir()) == []
+    fill(run.path, "mine.txt")
+    run.open(overwrite=False)
+    assert contents(run.path) == {"mine.txt": b"mine.txt"}
+
+
+def test_results_are_not_overwritten_unasked(tmp_path: Path) -> None:
+    run = Small(tmp_path)
+    fill(run.path, "table.csv")
+    with pytest.raises(
+        InputError, match=r"already holds table\.csv; choose another --output-dir, or give --overwrite$"
+    ) as caught:
+        run.open(overwrite=False)
+    assert str(tmp_path) in str(caught.value)
+    run.open(overwrite=True)
+    assert contents(run.path) == {"table.csv": b"table.csv"}
+
+
+def test_more_names_than_a_commands_own_can_be_guarded(tmp_path: Path) -> None:
+    run = Small(tmp_path)
+    fill(run.path, "diagram.png")
+    run.open(overwrite=False)
+    with pytest.raises(InputError, match=r"already holds diagram\.png;"):
+        run.open(overwrite=False, more=["diagram.png"])
+    run.open(overwrite=True, more=["diagram.png"])
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    fill(tmp_path, "file")
+    with pytest.raises(InputError, match=r"output folder \S*file cannot be written \(File exists\)"):
+        Small(tmp_path / "file").open(overwrite=True)
+    with pytest.raises(InputError, match=r"output folder \S*below cannot be written \(Not a directory\)"):
+        Small(tmp_path / "file" / "below").open(overwrite=True)
+    assert contents(tmp_path) == {"file": b"file"}
+
+
+def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Small("~/out").path == tmp_path / "out"
+    assert SuiteFolder("~/out").path == tmp_path / "out"
+
+
+def test_clearing_removes_a_commands_own_files_alone(tmp_path: Path) -> None:
+    run = Small(tmp_path)
+    fill(tmp_path, "table.csv", "config.json", "mine.csv", "other/table.csv", ".table.csv.12.partial", "mine.partial")
+    run.clear()
+    assert set(contents(tmp_path)) == {"mine.csv", "other/table.csv", "mine.partial"}
+    run.clear()  # nothing is there any more
+
+
+def test_what_is_there_is_named_in_the_order_of_the_results(tmp_path: Path) -> None:
+    run = Small(tmp_path)
+    assert run.written() == []
+    fill(tmp_path, "table.csv", "mine.csv")
+    assert run.written() == ["table.csv"]
+    fill(tmp_path, "config.json")
+    assert run.written() == ["config.json", "table.csv"]
+
+
+def test_a_run_has_begun_with_its_config_and_ends_with_its_marker(tmp_path: Path) -> None:
+    run = Small(tmp_path)
+    run.write_config({"options": {"seed": 3}})
+    assert (run.begun, run.finished) == (True, False)
+    assert run.config() == {"command": "python -m small", "options": {"seed": 3}}
+    fill(tmp_path, "table.csv")
+    assert run.finished
+    fill(tmp_path, "config.json")
+    with pytest.raises(InputError, match=r"config\.json cannot be read as JSON"):
+        run.config()
+
+
+def test_a_run_goes_on_under_the_same_settings_alone(tmp_path: Path) -> None:
+    run = Small(tmp_path)
+    before = {"options": {"seed": 3, "columns": ("a", "b")}, "data": {"train": {"rows": 7}}, "source": "here"}
+    run.write_config(before)
+    run.check_same(before, ["options", "data"])
+    run.check_same({**before, "source": "there"}, ["options", "data"])  # is none of the parts
+    for part, content, message in (
+        ("options", {"seed": 4, "columns": ["a", "b"]}, "other options: seed was 3, is now 4; use the same, or --over"),
+        ("options", {"seed": 3, "columns": ["b", "a"]}, r"columns was \['a', 'b'\], is now \['b', 'a'\]"),
+        ("options", {"seed": 3}, r"columns was \['a', 'b'\], is now None"),
+        ("options", {**before["options"], "new": 1}, "new was None, is now 1"),
+        ("data", {"train": {"rows": 8}}, r"other data: train was \{'rows': 7\}, is now \{'rows': 8\}"),
+    ):
+        with pytest.raises(InputError, match=f"^--resume: the run in .* began with .*{message}"):
+            run.check_same({**before, part: content}, ["options", "data"])
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"options": 3}', '{"options": [3]}'])
+def test_a_damaged_config_is_not_gone_on_with(tmp_path: Path, content: str | None) -> None:
+    run = Small(tmp_path)
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"^--resume: \S*config\.json is damaged; start anew with --overwrite$"):
+        run.check_same({"options": {}}, ["options"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_that_a_run_names_is_one_of_its_results(kind: type[RunFolder]) -> None:
+    files = {value for name, value in vars(kind).items()
+             if name.isupper() and isinstance(value, str) and "." in value and " " not in value}  # fmt: skip
+    besides = {KernelRun: {KernelRun.PARTIAL_KERNEL}}  # goes when the run is complete
+    assert files - besides.get(kind, set()) <= set(kind.RESULTS)
+    assert len(set(kind.RESULTS)) == len(kind.RESULTS)
+    assert kind.MARKER in kind.RESULTS
+    assert kind.COMMAND.startswith("python -m ntk_lpft.")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_results_are_guarded_and_cleared(tmp_path: Path, kind: type[RunFolder]) -> None:
+    for name in kind.RESULTS:
+        run = kind(tmp_path / name)
+        fill(run.path, name)
+        with pytest.raises(InputError, match=r"already holds|holds an interrupted run"):
+            run.open(overwrite=False)
+        assert run.written() == [name]
+        run.clear()
+        assert contents(run.path) == {}
+
+
+def test_a_kernel_run_keeps_its_partial_kernel_to_the_end(tmp_path: Path) -> None:
+    run = KernelRun(tmp_path)
+    assert not run.interrupted
+    fill(tmp_path, "partial.safetensors")
+    assert run.interrupted
+    run.open(overwrite=False)
+    run.clear()
+    assert run.interrupted
+    run.drop_partial_kernel()
+    assert not run.interrupted
+    run.drop_partial_kernel()
+
+
+def test_tables_of_a_kernel_run(tmp_path: Path) -> None:
+    run = KernelRun(tmp_path)
+    statistics, groups = pd.DataFrame({"kernel": ["P"], "rank": [3]}), pd.DataFrame({"group": ["body"]})
+    run.write_tables(statistics, groups, {"head_norm": 0.1})
+    assert (tmp_path / "statistics.csv").read_text() == "kernel,rank\nP,3\n"
+    assert (tmp_path / "groups.csv").read_text() == "group\nbody\n"
+    assert run.summary() == {"head_norm": 0.1}
+    assert run.finished
+    (tmp_path / "summary.json").write_text("[")
+    with pytest.raises(InputError, match=r"summary\.json cannot be read as JSON"):
+        run.summary()
+
+
+MEASURES = pd.DataFrame({"split": ["test"], "stage": ["after"], "measure": ["ece"], "value": [0.1 + 0.2]})
+
+
+def test_tables_and_temperatures_of_a_calibration(tmp_path: Path) -> None:
+    run = CalibrationRun(tmp_path)
+    run.write_tables(MEASURES, pd.DataFrame({"method": ["ft"]}), pd.DataFrame({"norm": [2]}))
+    pd.testing.assert_frame_equal(run.measures(), MEASURES, rtol=0, atol=0)
+    assert (tmp_path / "table.csv").read_text() == "method\nft\n"
+    assert (tmp_path / "head_norms.csv").read_text() == "norm\n2\n"
+    run.write_temperatures([{"temperature": 2.0}])
+    assert json.loads((tmp_path / "temperature.json").read_text()) == {"temperature": 2.0}
+    run.write_temperatures([{"temperature": 2.0}, {"temperature": 3.0}])
+    assert json.loads((tmp_path / "temperature.json").read_text()) == {
+        "runs": [{"temperature": 2.0}, {"temperature": 3.0}]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is missing or damaged"),
+        (b"", "is missing or damaged"),
+        (b"\xff\xfe\x00", "is missing or damaged"),
+        (b"split,stage\ntest,after\n", "is damaged: it is no table of measures"),
+    ],
+)
+def test_damaged_measures_are_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    run = CalibrationRun(tmp_path)
+    if content is not None:
+        (tmp_path / "calibration.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"calibration\.csv {message}"):
+        run.measures()
+
+
+def test_a_calibration_clears_diagrams_of_other_splits_too(tmp_path: Path) -> None:
+    run = CalibrationRun(tmp_path)
+    fill(tmp_path, "reliability_ood.x.png", "reliability_test.png", "reliability.txt", "calibration.csv", "mine.png")
+    run.clear()
+    assert set(contents(tmp_path)) == {"reliability.txt", "mine.png"}
+
+
+def test_a_suites_folder_says_where_everything_is(tmp_path: Path) -> None:
+    suite = SuiteFolder(tmp_path)
+    assert suite.job("cb-ft-1") == tmp_path / "cb-ft-1"
+    places = [suite.record("a"), suite.log("a"), suite.job_lock("a"), suite.launcher]
+    assert [str(path.relative_to(tmp_path)) for path in places] == [
+        os.path.join("jobs", name) for name in ("a.json", "a.log", "a.lock", ".submitit")]  # fmt: skip
+    assert suite.lock.parent == tmp_path
+    assert suite.lock != tmp_path / "suite.json"
+
+
+def test_a_suite_comes_back_or_is_refused(tmp_path: Path) -> None:
+    suite = SuiteFolder(tmp_path / "results")
+    assert not suite.begun
+    with pytest.raises(
+        InputError, match=r"holds no results of a suite \(no suite\.json\); make them by python -m anal"
+    ):
+        suite.read()
+    suite.write({"name": "smoke", "jobs": []})
+    assert suite.begun
+    assert suite.read() == {"name": "smoke", "jobs": []}
+    (suite.path / "suite.json").write_text("{")
+    with pytest.raises(InputError, match=r"suite\.json cannot be read as JSON"):
+        suite.read()

@@ -1,0 +1,139 @@
+"""Files that appear whole or not at all; tensors with a checksum are tested beside the kernel's storage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ntk_lpft.errors import InputError
+from ntk_lpft.storage import read_json, remove_partials, whole_file, write_json, write_table, write_text
+
+
+class Stopped(BaseException):
+    """What stops a process from outside, and is no error of the program."""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_there_when_the_block_has_ended_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    with whole_file(path) as partial:
+        assert partial.parent == tmp_path  # on one file system, where it can be renamed
+        partial.write_text("half")
+        assert not path.exists()
+        partial.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert names(tmp_path) == ["x.txt"]
+
+
+def test_an_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    with whole_file(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("kind", [ValueError, Stopped, KeyboardInterrupt])
+@pytest.mark.parametrize("old", [None, "old"])
+def test_nothing_is_left_of_a_block_that_raises(tmp_path: Path, kind: type[BaseException], old: str | None) -> None:
+    path = tmp_path / "x.txt"
+    if old is not None:
+        path.write_text(old)
+
+    def write_half_and_raise() -> None:
+        with whole_file(path) as partial:
+            partial.write_text("half")
+            raise kind
+
+    with pytest.raises(kind):
+        write_half_and_raise()
+    assert names(tmp_path) == ([] if old is None else ["x.txt"])
+    assert old is None or path.read_text() == old
+
+
+def test_a_file_that_cannot_take_its_place_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").mkdir()
+    with pytest.raises(OSError, match="directory"), whole_file(tmp_path / "x.txt") as partial:
+        partial.write_text("whole")
+    assert names(tmp_path) == ["x.txt"]
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "y.txt"):
+        pass  # nothing was written
+    assert names(tmp_path) == ["x.txt"]
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "x.txt", "β")
+    assert (tmp_path / "a" / "b" / "x.txt").read_bytes() == "β".encode()
+
+
+def test_a_killed_process_leaves_the_old_file_and_a_partial_one_that_can_be_removed(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    script = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom ntk_lpft.storage import whole_file\n"
+        "with whole_file(Path(sys.argv[1])) as partial:\n"
+        "    partial.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", script, str(path)], env=environment, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    (left,) = (name for name in names(tmp_path) if name != "x.txt")
+    assert left.startswith(".x.txt.")
+    for name in ("mine.partial", ".mine", "partial"):
+        (tmp_path / name).touch()
+    remove_partials(tmp_path)
+    assert names(tmp_path) == sorted([".mine", "mine.partial", "partial", "x.txt"])
+
+
+def test_json_is_written_whole_and_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"α": [1, None, 0.1]})
+    assert read_json(path) == {"α": [1, None, 0.1]}
+    assert json.loads(path.read_text(encoding="utf-8")) == {"α": [1, None, 0.1]}
+    with pytest.raises(TypeError):
+        write_json(path, {"β": object()})
+    assert read_json(path) == {"α": [1, None, 0.1]}
+    assert names(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"x\.json does not exist"),
+        (b"", r"x\.json cannot be read as JSON"),
+        (b'{"a": 1', r"x\.json cannot be read as JSON"),
+        (b'{"a": "\xff"}', r"x\.json cannot be read as JSON"),
+        (b"[1]", r"x\.json holds no JSON object"),
+        (b"null", r"x\.json holds no JSON object"),
+    ],
+)
+def test_json_that_is_none_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_json(path)
+
+
+def test_a_folder_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as JSON"):
+        read_json(tmp_path)
+
+
+def test_tables_keep_all_digits(tmp_path: Path) -> None:
+    table = pd.DataFrame({"name": ["a,b", "c"], "value": [0.1 + 0.2, 1e-300]})
+    write_table(tmp_path / "x.csv", table)
+    assert (tmp_path / "x.csv").read_bytes() == b'name,value\n"a,b",0.30000000000000004\nc,1e-300\n'
