@@ -93,7 +93,10 @@ def main() -> None:
     lines = ["# Benchmarks", "", "Written by `make bench`. " + about, "Ratios are taken within one run; times are of a "
              "shared machine and vary from run to run.", "", "| what | measured | target |", "|---|---|---|",
              *(f"| {a} | {b} | {c} |" for a, b, c in rows), ""]  # fmt: skip
-    (HERE / "RESULTS.md").write_text("\n".join(lines), encoding="utf-8")
+    file = HERE / "RESULTS.md"
+    # What was measured before and after a change cannot be measured again.
+    _, heading, kept = file.read_text(encoding="utf-8").partition("\n## ")
+    file.write_text("\n".join(lines) + heading + kept, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from analysis.suite.definitions import SUITES
+from analysis.catalogue import kinds_for
+from analysis.suite.definitions import SUITES, suite_of
 from ntk_lpft.errors import InputError
 from ntk_lpft.options import option
 
@@ -39,6 +40,9 @@ class SuiteOptions:
         Raises:
             InputError: Some option makes no sense.
         """
+        suite_of(self.suite)
+        if self.only:
+            kinds_for(self.only)
         if self.launcher not in LAUNCHERS:
             raise InputError(f"unknown --launcher {self.launcher!r}; choose {' or '.join(LAUNCHERS)}")
         if self.parallel is not None and self.parallel < 1:
