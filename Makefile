@@ -40,7 +40,7 @@ figures: $(VENV)/.analysis
 	$(BIN)/python -m analysis.report runs/smoke
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=25
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

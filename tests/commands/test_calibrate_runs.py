@@ -17,6 +17,8 @@ from ntk_lpft.calibration import TemperatureScaledClassifier, fit_temperature
 from ntk_lpft.commands.calibrate import main
 from ntk_lpft.storage import write_tensors
 
+pytestmark = pytest.mark.slow
+
 
 def drawn(n: int, seed: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 
 from ntk_lpft.commands.finetune import main
 
+pytestmark = pytest.mark.slow
+
 # 8 optimizer steps, with a checkpoint after the 4th and the 8th.
 STEPS = {"ft": ("--per_device_train_batch_size", 8),
          "lora": ("--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2)}  # fmt: skip

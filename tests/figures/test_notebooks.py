@@ -14,6 +14,8 @@ from analysis import catalogue
 from analysis.suite.results import read_results
 from figures import caption
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "figures" / "notebooks"
 NAMES = [f"figure{number:02}" for number in range(1, 12)]
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from ntk_lpft.kernel import compute_ntk
 
+pytestmark = pytest.mark.slow
+
 ENTRY = ZOO["bert"]
 ROWS = ragged_rows(ENTRY, n=3)
 TARGETS = ["query", "value"]

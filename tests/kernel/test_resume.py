@@ -25,6 +25,8 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_ntk, compute_train_eval_ntk, passes
 from ntk_lpft.kernel.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.slow
+
 ENTRY = ZOO["bert"]
 
 # A process that forks another for each line of its input. Each of those can be killed: its passes and writes take a

@@ -26,6 +26,8 @@ from analysis.experiments.embedding_estimates import (
 from analysis.experiments.embedding_sampling import main
 from ntk_lpft.commands.compute import main as compute
 
+pytestmark = pytest.mark.slow
+
 FILES = {"config.json", "draws.csv", "summary.json"}
 ESTIMATES = ("scaled", "unscaled", "published")
 

@@ -19,6 +19,8 @@ from analysis.experiments.features import main
 from ntk_lpft.classifier.head_file import load_head, save_head
 from ntk_lpft.commands.finetune import main as finetune
 
+pytestmark = pytest.mark.slow
+
 GIVEN = torch.arange(3.0 * HIDDEN).view(3, HIDDEN) / 100
 
 

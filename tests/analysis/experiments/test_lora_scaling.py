@@ -29,6 +29,8 @@ from analysis.experiments.lora_scaling import (
 from ntk_lpft.classifier import find_head
 from ntk_lpft.classifier.head import Head
 
+pytestmark = pytest.mark.slow
+
 FILES = {"config.json", "scaling.csv", "summary.json"}
 
 

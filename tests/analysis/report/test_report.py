@@ -22,6 +22,8 @@ from analysis.report.pictures import describe, picture_of
 from analysis.report.verdicts import view_claims
 from analysis.suite.results import read_results
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "link", "img", "br"}
 ERROR = "exit status 1: <script>alert('no')</script> & gone"
 

@@ -25,6 +25,8 @@ from analysis.suite.worker import alive, run_job
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs import SuiteFolder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 
