@@ -7,11 +7,6 @@ import torch
 from ntk_lpft.errors import InputError
 
 
-def default_device() -> str:
-    """Return the device of the commands where none is named: CUDA where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def resolve_device(name: str | None, otherwise: torch.device) -> torch.device:
     """Return the device of that name.
 
@@ -38,3 +33,18 @@ def resolve_device(name: str | None, otherwise: torch.device) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {name} was asked for, but there are {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def command_device(name: str | None) -> torch.device:
+    """Return the device that a command computes on: the one named, or else CUDA where there is one.
+
+    Args:
+        name: ``cpu``, ``cuda`` or ``cuda:1``; None for the default.
+
+    Returns:
+        The device.
+
+    Raises:
+        InputError: No such device here.
+    """
+    return resolve_device(name, torch.device("cuda" if torch.cuda.is_available() else "cpu"))

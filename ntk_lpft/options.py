@@ -108,22 +108,35 @@ def check_seed(seed: int) -> None:
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """Which samples: of a task by name, or of files."""
+class TrainDataOptions:
+    """Which training samples: of a task by name, or of a file."""
 
     TITLE: ClassVar[str] = "data"
 
     dataset: str = option("amazon-snippets", "task by name; see --train-file for your own data")
     data_dir: str | None = option(None, "folder with original releases (default: $NTK_LPFT_DATA, else the Hub)")
     train_file: str | None = option(None, "your own training data: csv, tsv, jsonl or parquet, instead of --dataset")
-    validation_file: str | None = option(None, "your own validation data (default: the last tenth of training)")
-    test_file: str | None = option(None, "your own test data", aliases=("eval_file",))
     text_columns: list[str] = option(["text"], "one or two text columns of your own data")
     label_column: str = option("label", "label column of your own data")
     max_length: int = option(128, "longest row in tokens")
     n_train: int | None = option(
         None, "training rows to draw (default: 250 for a kernel; all for fine-tuning, drawn class-balanced if fewer)"
     )
+
+    @property
+    def data_name(self) -> str:
+        """What folders of results are called by."""
+        return Path(self.train_file).stem if self.train_file else self.dataset
+
+
+@dataclass(frozen=True)
+class DataOptions(TrainDataOptions):
+    """Which samples: of all splits of a task by name, or of files."""
+
+    TITLE: ClassVar[str] = "data"
+
+    validation_file: str | None = option(None, "your own validation data (default: the last tenth of training)")
+    test_file: str | None = option(None, "your own test data", aliases=("eval_file",))
     n_eval: int | None = option(
         None,
         "rows to draw of each other split (default: 250 for a kernel; all for fine-tuning, but 500 of bundled data)",
@@ -141,11 +154,6 @@ class DataOptions:
             check_file(flag_of(name), getattr(self, name))
         check_least(self, max_length=1)
 
-    @property
-    def data_name(self) -> str:
-        """What folders of results are called by."""
-        return Path(self.train_file).stem if self.train_file else self.dataset
-
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -161,7 +169,6 @@ class ModelOptions:
         "V: 'random', 'keep' (as saved), or a file that a linear probe wrote; for a kernel also 'lp' (logistic "
         "regression on all training data) or 'auto' ('keep' for a finetune run's folder, else 'lp')",
     )
-    scale_bias: bool = option(False, "whether --head-scale multiplies b as well")
     trust_remote_code: bool = option(False, "run code that the model's repository ships")
 
     def check_model(self, head_inits: tuple[str, ...]) -> None:
@@ -185,6 +192,15 @@ class ModelOptions:
     def model_name(self) -> str:
         """What folders of results are called by."""
         return Path(self.model).name
+
+
+@dataclass(frozen=True)
+class ScaleOptions:
+    """What the factor on the head, ``--head-scale``, is applied to."""
+
+    TITLE: ClassVar[str] = "model"
+
+    scale_bias: bool = option(False, "whether --head-scale multiplies b as well")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,29 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as csv, with all digits."""
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_table(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a csv file.
+
+    Args:
+        path: The file.
+        columns: Names of columns that it must have.
+        numbers: Those of them that must hold numbers alone.
+
+    Returns:
+        The table, with all its columns.
+
+    Raises:
+        InputError: The file is missing, no csv, or lacks one of the columns.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())})") from error
+    if not {*columns} <= {*table.columns} or any(table[name].dtype.kind not in "fi" for name in numbers):
+        raise InputError(f"{path} is damaged: it needs the columns {', '.join(columns)}")
+    return table
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -25,7 +25,9 @@ from ntk_lpft.options import (
     LoraOptions,
     ModelOptions,
     OutputOptions,
+    ScaleOptions,
     SeedOptions,
+    TrainDataOptions,
     check_file,
     check_least,
     check_seed,
@@ -34,7 +36,16 @@ from ntk_lpft.options import (
     with_default,
 )
 
-GROUPS = (DataOptions, ModelOptions, LoraOptions, DeviceOptions, SeedOptions, OutputOptions)
+GROUPS = (
+    TrainDataOptions,
+    DataOptions,
+    ModelOptions,
+    ScaleOptions,
+    LoraOptions,
+    DeviceOptions,
+    SeedOptions,
+    OutputOptions,
+)
 COMMANDS = (ComputeOptions, FinetuneOptions, CalibrateOptions)
 DECLARING = (*GROUPS, KernelSettings, MethodSettings, *COMMANDS)
 

@@ -5,7 +5,7 @@ Rows are made of inputs here, batches of rows, and features and logits of batche
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -180,6 +180,32 @@ class Classifier:
             if bar is not None:
                 bar.update(batch.size)
         return Outputs(torch.cat([part.features for part in parts]), torch.cat([part.logits for part in parts]))
+
+    def gradient(
+        self,
+        batches: Iterable[Batch],
+        parameters: Sequence[Tensor],
+        objective: Callable[[Batch, Float[Tensor, "n c"]], Float[Tensor, ""]],
+    ) -> list[Tensor]:
+        """Gradient of an objective that is a sum over samples, by some parameters; the classifier is opened.
+
+        Args:
+            batches: The samples.
+            parameters: What to differentiate by.
+            objective: The part of the sum that a batch contributes, from the batch and its logits, (n, C).
+
+        Returns:
+            For each parameter a tensor of its shape, zero where the objective does not depend on it.
+        """
+        total = [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters]
+        for batch in batches:
+            with torch.enable_grad():
+                value = objective(batch, self.logits(batch.tensors))
+            parts = torch.autograd.grad(value, list(parameters), allow_unused=True)
+            for whole, part in zip(total, parts, strict=True):
+                if part is not None:
+                    whole += part
+        return total
 
     def run(self, inputs: Any, *, max_cells: int = FORWARD_CELLS, progress: bool = False) -> Outputs:
         """Features and logits of a data set, in its order, on the CPU; finite or not.

@@ -80,6 +80,8 @@ def _parser_class() -> Any:
         def _add_dataclass_arguments(self, kind: type) -> None:
             hints, groups = get_type_hints(kind), {}
             for field, title in _titled(kind):
+                if not field.init:
+                    continue
                 if title not in groups:
                     groups[title] = self.add_argument_group(title)
                 typed = copy.copy(field)
@@ -164,6 +166,11 @@ def parse_options(
     if unknown:
         raise unrecognized(unknown[0])
     return kind(**{**({} if config is None else read_config(Path(config), kind)), **given})
+
+
+def bare_parser(kind: type) -> Any:
+    """Make the parser of a dataclass's options that has neither ``--help`` nor ``--config``."""
+    return _parser_class()(kind, add_help=False, allow_abbrev=False)
 
 
 def parse_given(parser: Any, arguments: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:

@@ -18,8 +18,8 @@ from ntk_lpft.kernel.body_parameters import BodyParameter
 from ntk_lpft.kernel.gradients import SampleGradients
 
 
-class ShapeMismatch(RuntimeError):
-    """A module was called in a way that no rule knows, or with an input whose samples cannot be told apart."""
+class CaptureError(RuntimeError):
+    """A module was called in a way that its rule does not know, or with an input whose samples cannot be told apart."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class _Observer:
     modules: Sequence[nn.Module]
     batch: Batch
     calls: dict[nn.Module, list[_Call]] = field(default_factory=dict)
-    unknown: dict[nn.Module, ShapeMismatch] = field(default_factory=dict)
+    unknown: dict[nn.Module, CaptureError] = field(default_factory=dict)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -61,7 +61,7 @@ class _Observer:
     def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         given = [*args, *kwargs.values()]
         if len(given) != 1 or not isinstance(given[0], Tensor) or not isinstance(output, Tensor):
-            self.unknown[module] = ShapeMismatch(f"{type(module).__name__} takes or returns more than one tensor")
+            self.unknown[module] = CaptureError(f"{type(module).__name__} takes or returns more than one tensor")
             return
         if not output.requires_grad:
             return
@@ -77,7 +77,7 @@ def _split_samples(value: Tensor, features: int | None, batch: Batch, module: nn
     tail = () if features is None else (features,)
     if n == 1 or value.shape[0] == n or (value.dim() == 2 and value.shape[0] == n * batch.length):
         return value.reshape(n, -1, *tail)
-    raise ShapeMismatch(
+    raise CaptureError(
         f"{type(module).__name__} got a tensor of shape {tuple(value.shape)}, with no dimension for the {n} samples"
     )
 
@@ -88,7 +88,7 @@ def capture(
     batch: Batch,
     seeds: Float[Tensor, "k c"],
     dtype: torch.dtype,
-) -> dict[str, SampleGradients | ShapeMismatch]:
+) -> dict[str, SampleGradients | CaptureError]:
     """Per-sample gradients of seeds @ logits with respect to each parameter.
 
     Args:
@@ -100,7 +100,7 @@ def capture(
 
     Returns:
         A record for each parameter that takes part in the forward pass. Where a module's input has no dimension for
-        the samples, the exception that says so stands in the record's place.
+        the samples, or its rule fails, the exception that says so stands in the record's place.
     """
     modules = list(dict.fromkeys(module for parameter in parameters for module in parameter.modules))
     observer = _Observer(modules, batch)
@@ -108,7 +108,7 @@ def capture(
         logits = logits_of(model, batch.tensors)
     flat = [(module, call) for module, calls in observer.calls.items() for call in calls]
     gradients = _backward(logits, [call.edge for _, call in flat], seeds)
-    grads: dict[nn.Module, list[tuple[Tensor, Tensor] | ShapeMismatch]] = {
+    grads: dict[nn.Module, list[tuple[Tensor, Tensor] | CaptureError]] = {
         module: [mismatch] for module, mismatch in observer.unknown.items()
     }
     for index, (module, call) in enumerate(flat):
@@ -116,7 +116,7 @@ def capture(
         gradients[index] = []  # let go of each one as soon as it is copied
         try:
             grads.setdefault(module, []).append(_as_positions(module, call, channels, batch))
-        except ShapeMismatch as error:
+        except CaptureError as error:
             grads.setdefault(module, []).append(error)
     return {
         parameter.name: record
@@ -165,20 +165,26 @@ def _as_positions(module: nn.Module, call: _Call, channels: list[Tensor | None],
 
 def _record(
     parameter: BodyParameter,
-    grads: Mapping[nn.Module, list[tuple[Tensor, Tensor] | ShapeMismatch]],
+    grads: Mapping[nn.Module, list[tuple[Tensor, Tensor] | CaptureError]],
     start: int,
     dtype: torch.dtype,
-) -> SampleGradients | ShapeMismatch | None:
+) -> SampleGradients | CaptureError | None:
     calls = [call for module in parameter.modules for call in grads.get(module, [])]
     if not calls or parameter.rule is None:
         return None
     pairs: list[tuple[Tensor, Tensor]] = []
     for call in calls:
-        if isinstance(call, ShapeMismatch):
+        if isinstance(call, CaptureError):
             return call
         pairs.append(call)
     # Several calls (shared layers, tied weights) are one sum over positions.
     inputs = pairs[0][0] if len(pairs) == 1 else torch.cat([a for a, _ in pairs], dim=1)
     outputs = pairs[0][1] if len(pairs) == 1 else torch.cat([g for _, g in pairs], dim=1)
     module, local = parameter.owners[0]
-    return parameter.rule.record(module, local, inputs, outputs, start, dtype)
+    try:
+        return parameter.rule.record(module, local, inputs, outputs, start, dtype)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        # The module only looks like those that the rule is for.
+        return CaptureError(f"the rule for {type(module).__name__} fails: {' '.join(str(error).split())[:120]}")

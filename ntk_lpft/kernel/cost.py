@@ -8,7 +8,7 @@ from torch import Tensor
 from ntk_lpft.classifier.head import logits_of
 from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.kernel.body_parameters import BodyParameter, Route
-from ntk_lpft.kernel.capture import ShapeMismatch, capture
+from ntk_lpft.kernel.capture import CaptureError, capture
 from ntk_lpft.kernel.contract import outer_flops, use_gram
 from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients
 from ntk_lpft.kernel.memory import ParameterCost, Plan, make_plan
@@ -76,7 +76,7 @@ def _longest_sample(setup: KernelSetup) -> Batch:
     return setup.classifier.collate([row])
 
 
-def _shared_inputs(records: dict[str, SampleGradients | ShapeMismatch]) -> dict[int, int]:
+def _shared_inputs(records: dict[str, SampleGradients | CaptureError]) -> dict[int, int]:
     """How many records hold each input tensor."""
     count: dict[int, int] = {}
     for record in records.values():
@@ -89,7 +89,7 @@ def _shared_inputs(records: dict[str, SampleGradients | ShapeMismatch]) -> dict[
 def _cost(
     parameter: BodyParameter,
     setup: KernelSetup,
-    record: SampleGradients | ShapeMismatch | None,
+    record: SampleGradients | CaptureError | None,
     order: dict[str, int],
     sharing: dict[int, int],
     longest: int,
@@ -102,7 +102,7 @@ def _cost(
     place = order.get(parameter.name, 0)
     if record is None:
         return ParameterCost(parameter.name, parameter.route, place)
-    if isinstance(record, ShapeMismatch):
+    if isinstance(record, CaptureError):
         raise record  # a single sample cannot be ambiguous
     layout = setup.layout
     if isinstance(record, DenseGradients):

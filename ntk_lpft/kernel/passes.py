@@ -14,7 +14,7 @@ from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.autograd import equal_length_batches, functional_gradients, sample_gradients
 from ntk_lpft.kernel.body_parameters import BodyParameter, Route
-from ntk_lpft.kernel.capture import ShapeMismatch, capture
+from ntk_lpft.kernel.capture import CaptureError, capture
 from ntk_lpft.kernel.checkpoint import Checkpoint
 from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.gradients import SampleGradients, is_zero
@@ -156,7 +156,7 @@ class PassRunner:
                         )
                     for name, record in captured.items():
                         held = records[name]
-                        if isinstance(record, ShapeMismatch) or not (self.parameters[name].verified or is_zero(record)):
+                        if isinstance(record, CaptureError) or not (self.parameters[name].verified or is_zero(record)):
                             records[name] = None
                         elif held is not None:
                             held.append(record)

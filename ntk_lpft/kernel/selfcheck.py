@@ -13,7 +13,7 @@ from torch import Tensor
 from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.kernel.autograd import sample_gradients
 from ntk_lpft.kernel.body_parameters import BodyParameter, Route
-from ntk_lpft.kernel.capture import ShapeMismatch, capture
+from ntk_lpft.kernel.capture import CaptureError, capture
 from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.gradients import SampleGradients
 from ntk_lpft.kernel.layout import Layout
@@ -81,9 +81,9 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
     layout = Layout(2, 0, symmetric=True, channels=len(seeds))
     agreed: dict[str, Tensor] = {}
 
-    def disagreement(parameter: BodyParameter, block: Tensor | ShapeMismatch) -> str:
+    def disagreement(parameter: BodyParameter, block: Tensor | CaptureError) -> str:
         """Why a block cannot be trusted, or nothing."""
-        if isinstance(block, ShapeMismatch):
+        if isinstance(block, CaptureError):
             return str(block)
         reference = references[parameter.name]
         error, size = float((block - reference).norm()), float(reference.norm())
@@ -139,20 +139,26 @@ def _references(
 
 def _structured(
     setup: KernelSetup, parameters: Sequence[BodyParameter], batches: Sequence[Batch], seeds: Tensor, layout: Layout
-) -> dict[str, Tensor | ShapeMismatch]:
+) -> dict[str, Tensor | CaptureError]:
     if not parameters:  # a model that cannot pad takes no batch at all
         return {}
-    records: dict[str, list[SampleGradients | ShapeMismatch]] = {parameter.name: [] for parameter in parameters}
+    records: dict[str, list[SampleGradients | CaptureError]] = {parameter.name: [] for parameter in parameters}
     for batch in batches:
         for name, record in capture(setup.classifier.module, parameters, batch, seeds, setup.precision.model).items():
             records[name].append(record)
     workspace = Workspace(1 << 26)
-    blocks: dict[str, Tensor | ShapeMismatch] = {}
+    blocks: dict[str, Tensor | CaptureError] = {}
     for name, parts in records.items():
         block = layout.zeros(setup.precision.kernel, setup.classifier.device)
-        mismatches = [part for part in parts if isinstance(part, ShapeMismatch)]
+        mismatches = [part for part in parts if isinstance(part, CaptureError)]
         if parts and not mismatches:
-            contract(block, layout, [part for part in parts if not isinstance(part, ShapeMismatch)], workspace)
+            try:
+                contract(block, layout, [part for part in parts if not isinstance(part, CaptureError)], workspace)
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, IndexError) as error:
+                # Records that fit neither each other nor the kernel, from a rule that matched by mistake.
+                mismatches.append(CaptureError(f"its gradients do not fit: {' '.join(str(error).split())[:120]}"))
         blocks[name] = mismatches[0] if mismatches else layout.complete(block)
     return blocks
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
@@ -65,17 +64,15 @@ class Descent:
 
     def gradients(self) -> dict[str, Tensor]:
         """Gradient of Σ_i CE(f(x_i), y_i) over all training samples, by parameter."""
+        classes = self.labels[self.setup.column_order].to(self.setup.classifier.device)
+
+        def loss(batch: Batch, logits: Float[Tensor, "b c"]) -> Float[Tensor, ""]:
+            own = classes[batch.start : batch.start + batch.size]
+            return nn.functional.cross_entropy(logits, own, reduction="sum")
+
         chosen = list(self.parameters.values())
-        total = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
-        for batch, labels in self._train_batches():
-            with torch.enable_grad():
-                logits = self.setup.classifier.logits(batch.tensors)
-                loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
-            gradients = torch.autograd.grad(loss, chosen, allow_unused=True)
-            for name, gradient in zip(total, gradients, strict=True):
-                if gradient is not None:
-                    total[name] += gradient
-        return total
+        gradient = self.setup.classifier.gradient(train_batches(self.setup), chosen, loss)
+        return dict(zip(self.parameters, gradient, strict=True))
 
     def step(self, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
         """Move every parameter by −η times its gradient, from where it is."""
@@ -86,11 +83,6 @@ class Descent:
         """Give every parameter its own tensor back, the very one that it had."""
         for name, parameter in self.parameters.items():
             parameter.data = self.own[name]
-
-    def _train_batches(self) -> Iterator[tuple[Batch, Int[Tensor, " b"]]]:
-        labels = self.labels[self.setup.column_order].to(self.setup.classifier.device)
-        for batch in train_batches(self.setup):
-            yield batch, labels[batch.start : batch.start + batch.size]
 
 
 def trained_parameters(setup: KernelSetup, part: str = "all") -> dict[str, nn.Parameter]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ntk_lpft.classifier.classifier import Classifier
+from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_ntk, compute_train_eval_ntk
 from ntk_lpft.kernel.setup import KernelSetup, open_setup
@@ -237,20 +238,15 @@ def _check_kernels(kernels: Mapping[str, NTKDecomposition], setup: KernelSetup) 
 def _body_direction(setup: KernelSetup, residual: Float64[Tensor, "n c"]) -> dict[str, Tensor]:
     """Compute g = Σ_i J_f(x_i)ᵀ δ_i over the body's trainable parameters: minus the gradient of the summed loss."""
     parameters = {parameter.name: parameter.tensor for parameter in setup.parameters}
-    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     if not parameters:
-        return total
+        return {}
     delta = residual.cpu()[setup.column_order].to(setup.classifier.device, setup.precision.model)
-    for batch in train_batches(setup):
-        with torch.enable_grad():
-            logits = setup.classifier.logits(batch.tensors)
-        gradients = torch.autograd.grad(
-            logits, list(parameters.values()), delta[batch.start : batch.start + batch.size], allow_unused=True
-        )
-        for name, gradient in zip(total, gradients, strict=True):
-            if gradient is not None:
-                total[name] += gradient
-    return total
+
+    def passed(batch: Batch, logits: Float[Tensor, "b c"]) -> Float[Tensor, ""]:
+        return (logits * delta[batch.start : batch.start + batch.size]).sum()
+
+    gradient = setup.classifier.gradient(train_batches(setup), list(parameters.values()), passed)
+    return dict(zip(parameters, gradient, strict=True))
 
 
 def _feature_change(

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from ntk_lpft.errors import InputError
 from ntk_lpft.runs.folder import RunFolder
-from ntk_lpft.storage import write_json, write_table
+from ntk_lpft.storage import read_table, write_json, write_table
 
 
 class CalibrationRun(RunFolder):
@@ -51,11 +50,4 @@ class CalibrationRun(RunFolder):
         Raises:
             InputError: The table is missing or damaged.
         """
-        path = self.file(self.MEASURES)
-        try:
-            table = pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())})") from error
-        if not {"split", "stage", "measure", "value"} <= set(table.columns):
-            raise InputError(f"{path} is damaged: it is no table of measures")
-        return table
+        return read_table(self.file(self.MEASURES), ("split", "stage", "measure", "value"), ("value",))

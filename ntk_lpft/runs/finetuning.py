@@ -12,7 +12,7 @@ from torch import Tensor
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs.folder import RunFolder
 from ntk_lpft.runs.tracking_log import read_tracking
-from ntk_lpft.storage import read_json, read_tensors, write_json, write_table, write_tensors
+from ntk_lpft.storage import read_json, read_table, read_tensors, write_json, write_table, write_tensors
 
 
 class FinetuneRun(RunFolder):
@@ -205,12 +205,5 @@ class HeadScaleGrid(RunFolder):
         Raises:
             InputError: The table is missing or damaged.
         """
-        path = self.file(self.GRID)
-        try:
-            table = pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())})") from error
         numbers = [name for name in self.COLUMNS if name != "split"]
-        if not {*self.COLUMNS} <= {*table.columns} or any(table[name].dtype.kind not in "fi" for name in numbers):
-            raise InputError(f"{path} is damaged: it needs the columns {', '.join(self.COLUMNS)}")
-        return table
+        return read_table(self.file(self.GRID), self.COLUMNS, numbers)

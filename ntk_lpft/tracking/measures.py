@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ntk_lpft.calibration.measures import expected_calibration_error
 from ntk_lpft.classifier.classifier import BACKWARD_CELLS, Classifier
-from ntk_lpft.classifier.rows import by_length
+from ntk_lpft.classifier.rows import Batch, by_length
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs.tracking_log import ALL, TRAIN, Measurement
 from ntk_lpft.statistics import features as feature_measures
@@ -190,20 +190,17 @@ def _of_logits(logits: Float[Tensor, "n c"], classes: Int[Tensor, " n"]) -> dict
 
 
 def _mean_gradient(classifier: Classifier, split: EncodedSplit, parameters: list[nn.Parameter]) -> list[Tensor]:
-    """Sum the gradient over batches; the classifier is opened."""
+    """Gradient of the mean cross-entropy; the classifier is opened."""
     rows = classifier.rows(split)
     order = by_length(rows)
     classes = torch.from_numpy(split.labels.copy())[order].to(classifier.device)
-    total = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-    for batch in classifier.batches([rows[i] for i in order], max_cells=BACKWARD_CELLS):
-        with torch.enable_grad():
-            logits = classifier.logits(batch.tensors)
-            own = classes[batch.start : batch.start + batch.size]
-            loss = nn.functional.cross_entropy(logits, own, reduction="sum") / len(split)
-        for part, gradient in zip(total, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
-            if gradient is not None:
-                part += gradient
-    return total
+
+    def loss(batch: Batch, logits: Float[Tensor, "b c"]) -> Float[Tensor, ""]:
+        own = classes[batch.start : batch.start + batch.size]
+        return nn.functional.cross_entropy(logits, own, reduction="sum") / len(split)
+
+    batches = classifier.batches([rows[i] for i in order], max_cells=BACKWARD_CELLS)
+    return classifier.gradient(batches, parameters, loss)
 
 
 def _joint_norm(gradient: list[Tensor]) -> float:

@@ -32,7 +32,7 @@ class Tracker(TrainerCallback):
     is not changed in any bit: neither the model, nor its gradients, nor the generators of random numbers.
 
     Args:
-        model: The classifier that will be trained, PEFT-wrapped or not, as ``Trainer`` is given it.
+        model: The classifier that will be trained, PEFT-wrapped or not, as ``Trainer`` or as ``Classifier.of`` has it.
         probe: The samples to measure on.
         log: Where the rows go.
         reference: The pretrained features, (N, h), by split of the probe set; None for those of the model as it is
@@ -47,7 +47,7 @@ class Tracker(TrainerCallback):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         probe: ProbeSet,
         log: TrackingLog,
         *,
@@ -58,7 +58,7 @@ class Tracker(TrainerCallback):
         kernel_steps(0, kernel_moments)  # refuses a negative number now
         if kernel_moments and kernel_probe is None:
             raise InputError(f"kernels at {kernel_moments} moments were asked for, but no samples were given")
-        _check_labels(model, probe, kernel_probe)
+        _check_labels(model.module if isinstance(model, Classifier) else model, probe, kernel_probe)
         self.classifier = Classifier.of(model, probe.splits[TRAIN])
         self.probe = probe
         self.log = log

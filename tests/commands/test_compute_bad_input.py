@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.messages import matches
 from helpers.small import Example, examples, save_csv, save_model
 from helpers.zoo import ZOO, ragged_rows
 from torch import nn
@@ -57,11 +58,6 @@ def refused(
         return lines[0].removeprefix("error: ")
 
     return call
-
-
-def matches(message: str, *parts: str) -> None:
-    for part in parts:
-        assert re.search(part, message), f"{part!r} not in {message!r}"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.messages import matches
 from helpers.small import Example, examples, save_csv, save_model
 from helpers.tiny_runs import make_place, words_of
 
@@ -51,11 +52,6 @@ def refused(
         return lines[0].removeprefix("error: ")
 
     return call
-
-
-def matches(message: str, *parts: str) -> None:
-    for part in parts:
-        assert re.search(part, message), f"{part!r} not in {message!r}"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 HEAVY = ("torch", "transformers", "pandas", "scipy", "sklearn", "matplotlib", "peft", "datasets")
 MISTYPED = (["--no-such-flag", "3"], 2, "unrecognized arguments: --no-such-flag; --help lists the options")
 NO_CONFIG = (["--config", "nowhere.json"], 2, "config nowhere.json does not exist")
+IDLE = "unrecognized arguments: "  # what such options would have no effect on is not there to be asked for
 HELP = (["--help"], 0, "usage: python -m ")
 NO_RESULTS = (["nowhere"], 2, "results folder nowhere does not exist")
 NO_DATA = (["--train-file", "nowhere.csv"], 2, "--train-file nowhere.csv: no such file")
@@ -38,6 +39,25 @@ COMMANDS: dict[str, list[tuple[list[str], int, str]]] = {
         (["--only", "table99"], 2, "unknown table or figure 'table99'"),
     ],
     "analysis.claims": [HELP, MISTYPED, NO_CONFIG, (["nowhere"], 2, "run folder nowhere does not exist")],
+    "analysis.experiments.lora_scaling": [
+        HELP,
+        MISTYPED,
+        NO_CONFIG,
+        NO_DATA,
+        (["--n-eval", "3"], 2, IDLE + "--n-eval"),
+    ],
+    "analysis.experiments.embedding_sampling": [
+        HELP,
+        MISTYPED,
+        NO_MODEL,
+        (["--test-file", "x.csv"], 2, IDLE + "--test-file"),
+        (["--scale-bias"], 2, IDLE + "--scale-bias"),
+    ],
+    "analysis.experiments.features": [
+        HELP,
+        MISTYPED,
+        (["--run", "nowhere", "--output-dir", "x"], 2, "run folder nowhere does not exist"),
+    ],
     "analysis.tables": [HELP, MISTYPED, NO_CONFIG, NO_RESULTS],
     "analysis.report": [HELP, MISTYPED, NO_CONFIG, NO_RESULTS],
     "figures": [HELP, MISTYPED, NO_CONFIG, NO_RESULTS],

@@ -25,7 +25,7 @@ from torch import Generator, Tensor, nn
 from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.kernel import contract as contract_module
 from ntk_lpft.kernel.body_parameters import find_body_parameters
-from ntk_lpft.kernel.capture import ShapeMismatch, capture
+from ntk_lpft.kernel.capture import CaptureError, capture
 from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.gradients import SampleGradients, is_zero
 from ntk_lpft.kernel.layout import Layout
@@ -194,7 +194,7 @@ def assert_captured(case: RuleCase, calls: int, frozen: Sequence[str]) -> None:
     assert list(records) == [f"layer.{name}" for name in trained]
     for name in trained:
         record, parameter = records[f"layer.{name}"], layer.get_parameter(name)
-        assert not isinstance(record, ShapeMismatch), record
+        assert not isinstance(record, CaptureError), record
         logits = [model(sample[None])[0][0] for sample in inputs]
         expected = torch.stack(
             [torch.stack([torch.autograd.grad(f, parameter, retain_graph=True)[0] for f in row]) for row in logits]

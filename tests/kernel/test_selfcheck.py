@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import NTKDecomposition, compute_ntk
+from ntk_lpft.kernel.gradients import OuterGradients, SampleGradients
 from ntk_lpft.kernel.rules import DenseLayer, EmbeddingTable, Norm
 
 ROWS = [{"input_ids": ids} for ids in ([1, 2, 3, 2, 1], [4, 1, 2, 2], [3, 3, 1, 5], [2, 6, 1], [5, 1])]
@@ -136,6 +139,43 @@ class WithPairNorm(Tiny):
         return sum(self.pair_norm(self.mix(hidden)))
 
 
+class FlatNorm(nn.Module):
+    """A norm that takes pooled features alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(5))
+
+    def forward(self, value: Tensor) -> Tensor:
+        if value.dim() != 2:
+            raise ValueError("expected samples × features")
+        return self.weight * nn.functional.layer_norm(value, (5,))
+
+
+class WithNormOfPooled(Tiny):
+    """Features are normalised after pooling, by a module that subclasses choose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = self.make_norm()
+
+    def make_norm(self) -> nn.Module:
+        return FlatNorm()
+
+    def pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return self.last(super().pooled(hidden, mask))
+
+
+class WithBatchNorm(WithNormOfPooled):
+    def make_norm(self) -> nn.Module:
+        return nn.BatchNorm1d(5)
+
+
+class WithGroupNorm(WithNormOfPooled):
+    def make_norm(self) -> nn.Module:
+        return nn.GroupNorm(1, 5)
+
+
 class SeesPadding(Tiny):
     def pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
         return hidden.mean(1)
@@ -202,6 +242,9 @@ def checked(model: nn.Module, rows: list | None = None, **options: object) -> NT
         (EmbeddingUsedOutside, {"autograd": ["embed.weight"]}),
         (WithGatedNorm, {"autograd": ["gated_norm.weight"]}),
         (WithPairNorm, {"autograd": ["pair_norm.weight"]}),
+        (WithNormOfPooled, {"autograd": ["last.weight"]}),
+        (WithBatchNorm, {"autograd": ["last.weight", "last.bias"]}),
+        (WithGroupNorm, {"autograd": ["last.weight", "last.bias"]}),
         (SeesPadding, {"single": ["embed.weight", "mix.weight", "mix.bias"]}),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -252,6 +295,26 @@ def test_wrong_rules_are_found_out(rule: type, monkeypatch: pytest.MonkeyPatch) 
     assert affected - immaterial <= set(routes(ntk)["autograd"]) <= affected
     assert any("plain autograd" in line for line in said)
     assert_agrees_with_referee(ntk, model, rows)
+
+
+def raising(*_: object) -> SampleGradients:
+    raise IndexError("no such axis\nat all")
+
+
+def misfitting(*arguments: Any) -> SampleGradients:
+    *_, start, dtype = arguments
+    return OuterGradients(start, torch.ones(2, 2, 3, dtype=dtype), torch.ones(2, 3, 2, 4, dtype=dtype))
+
+
+@pytest.mark.parametrize("record", [raising, misfitting])
+@pytest.mark.parametrize("rule", [DenseLayer, EmbeddingTable])
+def test_a_rule_that_fails_stands_down(
+    rule: type, record: Callable[..., SampleGradients], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rule, "record", record)
+    ntk = checked(build(Tiny))
+    assert routes(ntk) == {"autograd": ["embed.weight"] if rule is EmbeddingTable else ["mix.weight", "mix.bias"]}
+    assert all("\n" not in notice for notice in ntk.metadata["self_check"]["notices"])
 
 
 def test_the_error_of_a_sound_model_is_reported() -> None:

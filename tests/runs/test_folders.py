@@ -196,7 +196,8 @@ def test_tables_and_temperatures_of_a_calibration(tmp_path: Path) -> None:
         (None, "is missing or damaged"),
         (b"", "is missing or damaged"),
         (b"\xff\xfe\x00", "is missing or damaged"),
-        (b"split,stage\ntest,after\n", "is damaged: it is no table of measures"),
+        (b"split,stage\ntest,after\n", "is damaged: it needs the columns split, stage, measure, value"),
+        (b"split,stage,measure,value\ntest,after,ece,x\n", "is damaged: it needs the columns"),
     ],
 )
 def test_damaged_measures_are_refused(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -16,6 +16,7 @@ from ntk_lpft.options import (
     LoraOptions,
     ModelOptions,
     OutputOptions,
+    ScaleOptions,
     SeedOptions,
     check_least,
     check_seed,
@@ -32,7 +33,7 @@ SAMPLES = 250  # the paper's
 
 
 @dataclass(frozen=True)
-class ComputeOptions(OutputOptions, SeedOptions, KernelSettings, LoraOptions, ModelOptions, DataOptions):
+class ComputeOptions(OutputOptions, SeedOptions, KernelSettings, LoraOptions, ScaleOptions, ModelOptions, DataOptions):
     """Options of ``python -m ntk_lpft.compute``."""
 
     TITLE: ClassVar[str] = "this kernel"

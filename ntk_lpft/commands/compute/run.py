@@ -12,7 +12,7 @@ from ntk_lpft.commands.compute.options import ComputeOptions
 from ntk_lpft.commands.compute.start import build_classifier, read_samples
 from ntk_lpft.commands.parsing import stored_options
 from ntk_lpft.commands.running import quiet_libraries
-from ntk_lpft.devices import default_device, resolve_device
+from ntk_lpft.devices import command_device
 from ntk_lpft.kernel import KernelSettings, compute_train_eval_ntk, save_parts
 from ntk_lpft.kernel.precision import resolve_precision
 from ntk_lpft.options import part_of
@@ -33,7 +33,7 @@ def compute(options: ComputeOptions) -> Path:
         InputError: Anything wrong with the options, the data or the model.
     """
     quiet_libraries()
-    resolve_precision(options.precision, resolve_device(options.device or default_device(), torch.device("cpu")))
+    resolve_precision(options.precision, command_device(options.device))
     run = KernelRun(options.folder())
     # An interrupted run leaves its partial kernel, to the very end; what else is there it will write again.
     run.open(overwrite=options.overwrite or run.interrupted)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from ntk_lpft.classifier import Classifier, apply_lora, load_classifier, load_tokenizer
 from ntk_lpft.classifier.head_file import head_from_file
 from ntk_lpft.classifier.head_weights import initialise_head, scale_head, set_head
 from ntk_lpft.commands.compute.options import ComputeOptions
 from ntk_lpft.commands.data import task_of
-from ntk_lpft.devices import default_device, resolve_device
+from ntk_lpft.devices import command_device
 from ntk_lpft.probing import cached_logistic_head
 from ntk_lpft.tasks import EncodedSplit, Task
 
@@ -78,7 +76,7 @@ def build_classifier(
     Raises:
         InputError: Anything wrong with the model.
     """
-    device = resolve_device(options.device or default_device(), torch.device("cpu"))
+    device = command_device(options.device)
     start = options.starting_head()
     model = load_classifier(
         options.model,

@@ -11,7 +11,16 @@ from typing import ClassVar
 from ntk_lpft.choices import LOGISTIC
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.settings import Method, MethodSettings
-from ntk_lpft.options import DataOptions, ModelOptions, OutputOptions, check_least, flag_of, option, with_default
+from ntk_lpft.options import (
+    DataOptions,
+    ModelOptions,
+    OutputOptions,
+    ScaleOptions,
+    check_least,
+    flag_of,
+    option,
+    with_default,
+)
 
 PROG = "python -m ntk_lpft.finetune"
 DESCRIPTION = (
@@ -23,7 +32,7 @@ HEAD_INITS = ("random", "keep")
 
 
 @dataclass(frozen=True)
-class FinetuneOptions(OutputOptions, MethodSettings, ModelOptions, DataOptions):
+class FinetuneOptions(OutputOptions, MethodSettings, ScaleOptions, ModelOptions, DataOptions):
     """Options of ``python -m ntk_lpft.finetune`` besides those of ``TrainingArguments``."""
 
     TITLE: ClassVar[str] = "this run"

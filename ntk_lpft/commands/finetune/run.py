@@ -245,7 +245,7 @@ def _train(
     callbacks: tuple[TrainerCallback, ...] = ()
     if options.track and arguments.process_index == 0:
         tracker = Tracker(
-            start.classifier.module,
+            start.classifier,
             samples.measured,
             TrackingLog(run.file(run.TRACKING), resume_step),
             kernel_moments=options.track_kernel,

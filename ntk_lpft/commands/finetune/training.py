@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
 from ntk_lpft.commands.data import task_of
 from ntk_lpft.commands.finetune.options import FinetuneOptions
-from ntk_lpft.commands.parsing import check_values, parse_given, refusal, stored_options, unrecognized
+from ntk_lpft.commands.parsing import bare_parser, check_values, parse_given, stored_options, unrecognized
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.defaults import default_eval_rows, training_defaults
 from ntk_lpft.finetuning.training_checks import check_arguments, check_strategies, plain
@@ -89,12 +89,6 @@ class RunSettings:
         return arguments
 
 
-class _Parser(HfArgumentParser):
-    def error(self, message: str) -> Any:
-        """Raise what argparse would print below its usage."""
-        raise refusal(message)
-
-
 def parse_training(words: Sequence[str]) -> dict[str, Any]:
     """Read the options of ``TrainingArguments`` that words of a command line give.
 
@@ -107,7 +101,7 @@ def parse_training(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: An unknown option, or a value of the wrong kind.
     """
-    given, unknown = parse_given(_Parser(TrainingArguments, add_help=False, allow_abbrev=False), words)
+    given, unknown = parse_given(bare_parser(TrainingArguments), words)
     if unknown:
         raise unrecognized(unknown[0])
     return given

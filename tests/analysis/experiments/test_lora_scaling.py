@@ -16,14 +16,14 @@ from helpers.tiny_runs import make_place
 from helpers.zoo import HIDDEN, ZOO, ragged_rows
 from torch import Tensor, nn
 
-from analysis.experiments.lora_scaling import (
+from analysis.experiments.lora_scaling import main
+from analysis.experiments.scaling import (
     adapted,
     adapter_matrices,
     bound,
     compare,
     layer_gradients,
     lora_kernels,
-    main,
     measure_scaling,
 )
 from ntk_lpft.classifier import find_head
