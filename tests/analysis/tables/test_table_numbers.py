@@ -277,7 +277,7 @@ def test_damaged_csv_and_missing_numbers_are_reported(tmp_path: Path) -> None:
     assert sorted(line.split(", ", 1)[1] for line in table.problems) == [
         "seed 2: has no ECE scaled",
         "seed 3: calibration.csv is missing or damaged (No columns to parse from file)",
-        "seed 4: calibration.csv is damaged: it is no table of measures",
+        "seed 4: calibration.csv is damaged: it needs the columns split, stage, measure, value",
     ]
 
 
