@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import parse_json
 
 PARTIAL = ".partial"
 
@@ -29,17 +31,37 @@ def whole_file(path: Path) -> Iterator[Path]:
         path: Where the file belongs; missing folders are made, and a file that is there is replaced.
 
     Yields:
-        The path to write to. Where the block raises, nothing is left of it, and ``path`` is as it was.
+        The path to write to, where nothing is yet. Where the block raises, nothing is left of it, and ``path`` is as
+        it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
+        mode = _mode_of_new_files(partial)
         yield partial
+        partial.chmod(mode)
         with open(partial, "rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _mode_of_new_files(probe: Path) -> int:
+    """Find what the umask lets files be, by one that is made and removed; to read the umask is to change it."""
+    try:
+        probe.touch()
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def let_umask_decide(folder: Path) -> None:
+    """Give the files in a folder the mode of new files: safetensors makes its own readable by their owner alone."""
+    mode = _mode_of_new_files(folder / f".{os.getpid()}{PARTIAL}")
+    for path in folder.iterdir():
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
 
 
 def remove_partials(folder: Path) -> None:
@@ -57,29 +79,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The object.
-
-    Raises:
-        InputError: The file is missing, cannot be read, or holds no object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object")
-    return content
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -160,4 +159,4 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
         raise InputError(f"{path} was not written by ntk_lpft (it has no description)")
     if _checksum(tensors, metadata["description"]) != metadata["sha256"]:
         raise InputError(f"{path} was altered after it was written (its checksum does not fit); compute it again")
-    return tensors, json.loads(metadata["description"])
+    return tensors, parse_json(metadata["description"], f"the description in {path}")

@@ -11,9 +11,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.storage import read_json, remove_partials, whole_file, write_json, write_table, write_text
+from ntk_lpft.json_files import read_json
+from ntk_lpft.storage import (
+    let_umask_decide,
+    read_tensors,
+    remove_partials,
+    whole_file,
+    write_json,
+    write_table,
+    write_tensors,
+    write_text,
+)
 
 
 class Stopped(BaseException):
@@ -137,3 +149,22 @@ def test_tables_keep_all_digits(tmp_path: Path) -> None:
     table = pd.DataFrame({"name": ["a,b", "c"], "value": [0.1 + 0.2, 1e-300]})
     write_table(tmp_path / "x.csv", table)
     assert (tmp_path / "x.csv").read_bytes() == b'name,value\n"a,b",0.30000000000000004\nc,1e-300\n'
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_umask_decides_who_may_read(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2)}, {})
+        write_text(tmp_path / "x.txt", "x")
+        save_file({"a": torch.ones(2)}, tmp_path / "theirs.safetensors")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "folder")
+        let_umask_decide(tmp_path)
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == dict.fromkeys(
+        ["x.safetensors", "x.txt", "theirs.safetensors"], oct(mode)
+    )
+    assert read_tensors(tmp_path / "x.safetensors")[0]["a"].tolist() == [1.0, 1.0]

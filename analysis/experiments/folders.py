@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import pandas as pd
 from torch import Tensor
 
+from ntk_lpft.json_files import read_json
 from ntk_lpft.runs import RunFolder
-from ntk_lpft.storage import read_json, read_tensors, write_json, write_table, write_tensors
+from ntk_lpft.storage import read_tensors, write_json, write_table, write_tensors
 
 
 class FeatureRun(RunFolder):

@@ -17,6 +17,7 @@ from analysis.suite.job import RESULTS_WORD
 from ntk_lpft.bundled import model_folder
 from ntk_lpft.provenance import versions
 from ntk_lpft.runs import SuiteFolder
+from ntk_lpft.storage import let_umask_decide
 
 
 def prepare_model(suite: Suite, results: SuiteFolder) -> None:
@@ -31,6 +32,7 @@ def prepare_model(suite: Suite, results: SuiteFolder) -> None:
     source = model_folder()
     AutoModel.from_pretrained(source, num_hidden_layers=suite.layers).save_pretrained(partial)
     AutoTokenizer.from_pretrained(source).save_pretrained(partial)
+    let_umask_decide(partial)
     os.replace(partial, folder)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from analysis.suite.job import Job, Record, last_lines, read_record
 from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import read_json
 from ntk_lpft.runs import SuiteFolder
-from ntk_lpft.storage import read_json
 
 
 @dataclass(frozen=True)

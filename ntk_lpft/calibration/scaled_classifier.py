@@ -13,8 +13,8 @@ from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import Head, logits_of
 from ntk_lpft.classifier.head_weights import scale_head
 from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import read_json
 from ntk_lpft.runs.calibration import CalibrationRun
-from ntk_lpft.storage import read_json
 
 
 class TemperatureScaledClassifier(nn.Module):

@@ -17,6 +17,7 @@ from ntk_lpft.classifier.head_file import HeadFile, load_head, save_head
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs.finetuning import FinetuneRun
+from ntk_lpft.storage import let_umask_decide
 
 
 def save_classifier(
@@ -53,6 +54,7 @@ def save_classifier(
         model.save_pretrained(target)  # type: ignore[operator]
     if tokenizer is not None:
         tokenizer.save_pretrained(target)
+    let_umask_decide(target)
 
 
 def _config(model: nn.Module) -> Any:
@@ -85,6 +87,7 @@ def _save_adapter(model: PeftModel, folder: Path, base: str) -> None:
         _save_linear_head(_with_plain_head(inner), folder / HEAD_FILE)
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)
+    let_umask_decide(folder)
 
 
 def _with_plain_head(model: LinearHeadClassifier) -> LinearHeadClassifier:

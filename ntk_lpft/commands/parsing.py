@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import importlib
 import importlib.util
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from types import ModuleType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import read_json
 from ntk_lpft.options import OutputOptions
 
 Options = TypeVar("Options")
@@ -210,12 +210,9 @@ def read_config(path: Path, kind: type, further: Sequence[str] = ()) -> dict[str
         InputError: The file is missing, no JSON, or holds unknown options or values of the wrong kind.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        stored = content["options"]
-    except FileNotFoundError as error:
-        raise InputError(f"config {path} does not exist") from error
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"config {path} is no config.json that this command wrote") from error
+        stored = read_json(path).get("options")
+    except InputError as error:
+        raise InputError(f"config {path} is no config.json that this command wrote ({error})") from error
     if not isinstance(stored, dict):
         raise InputError(f"config {path} is no config.json that this command wrote")
     fields = {field.name: field for field in dataclasses.fields(kind)}

@@ -10,9 +10,10 @@ import pandas as pd
 from torch import Tensor
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import read_json
 from ntk_lpft.runs.folder import RunFolder
 from ntk_lpft.runs.tracking_log import read_tracking
-from ntk_lpft.storage import read_json, read_table, read_tensors, write_json, write_table, write_tensors
+from ntk_lpft.storage import read_table, read_tensors, write_json, write_table, write_tensors
 
 
 class FinetuneRun(RunFolder):

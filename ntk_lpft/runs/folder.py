@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.storage import read_json, remove_partials, write_json
+from ntk_lpft.json_files import read_json
+from ntk_lpft.storage import remove_partials, write_json
 
 
 class RunFolder:

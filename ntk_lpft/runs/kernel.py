@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from ntk_lpft.json_files import read_json
 from ntk_lpft.runs.folder import RunFolder
-from ntk_lpft.storage import read_json, write_json, write_table
+from ntk_lpft.storage import write_json, write_table
 
 
 class KernelRun(RunFolder):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.storage import read_json, write_json
+from ntk_lpft.json_files import read_json
+from ntk_lpft.storage import write_json
 
 
 class SuiteFolder:

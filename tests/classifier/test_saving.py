@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -165,6 +166,19 @@ def test_what_lies_in_the_folder(tmp_path: Path, head: str) -> None:
     assert config["id2label"] == {str(i): name for i, name in enumerate(NAMES)}
     assert config["label2id"] == {name: i for i, name in enumerate(NAMES)}
     assert AutoTokenizer.from_pretrained(folder / "model")("w0 w1")["input_ids"] == [2, 4, 5, 3]
+
+
+@pytest.mark.parametrize("head", ["linear", "native"])
+def test_the_umask_decides_who_may_read_a_model(tmp_path: Path, head: str) -> None:
+    model = adapted(loaded(tmp_path / "base", "bert", head), "bert")
+    before = os.umask(0o027)
+    try:
+        saved(model, tmp_path / "run")
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert {"model.safetensors", "adapter_model.safetensors"} <= modes.keys()
+    assert set(modes.values()) == {oct(0o640)}, modes
 
 
 def test_dropout_and_pooling_come_back(tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ def test_config_does_not_say_where_results_go(tmp_path: Path) -> None:
         ("{}", "is no config.json"),
         ('{"options": "n_train"}', "is no config.json"),
         ("\udcff", "is no config.json"),
+        ('{"options": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"options": {"n_train": ' + "9" * 5000 + "}}", "has 5000 digits"),
         ('{"options": {"b": 1, "a": 2}}', "holds options that this command does not have: a, b"),
         ('{"options": {"n_train": "3"}}', "option n_train cannot be '3'; correct it"),
         ('{"options": {"n_train": 2.5}}', "option n_train cannot be 2.5"),
@@ -139,6 +141,12 @@ def test_bad_configs(tmp_path: Path, content: str | None, message: str) -> None:
     assert str(path) in str(caught.value)
     with pytest.raises(InputError, match=r"is no config.json"):
         parse("--config", str(tmp_path))
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "a\0b", "x" * 300])
+def test_configs_that_are_no_files(path: str) -> None:
+    with pytest.raises(InputError, match=r"is no config\.json that this command wrote"):
+        parse("--config", path)
 
 
 def squeezed(text: str) -> str:
