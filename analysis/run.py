@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         broken = run_suite(options)
 
-    return run_command(command) or int(broken > 0)
+    return run_command(command, less_memory="give a smaller --parallel") or int(broken > 0)
 
 
 if __name__ == "__main__":

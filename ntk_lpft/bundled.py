@@ -25,6 +25,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import read_json
 
 MANIFEST = "manifest.json"
 
@@ -195,7 +196,7 @@ def _folder(name: str, kind: str) -> Path:
 def _is_intact(home: Path, asset: Asset) -> bool:
     """Whether the folder was unpacked from this very file, and every file still has its size."""
     try:
-        manifest = json.loads((home / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(home / MANIFEST)
         sizes = {file: facts["size"] for file, facts in manifest["files"].items()}
         present = {file: (home / asset.name / file).stat().st_size for file in sizes}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -10,6 +10,7 @@ from ntk_lpft.errors import InputError
 
 _MOST_BYTES = 2**28  # far beyond the largest that is written: a summary with a label a sample
 _MOST_DIGITS = 19  # of whole numbers; more do not fit 64 bits
+_MOST_NESTED = 100  # far below what Python can copy and write again
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -42,14 +43,66 @@ def parse_json(text: str, where: str) -> Any:
         What it says.
 
     Raises:
-        InputError: It is no JSON, is nested too deeply, or holds a number beyond 64 bits.
+        InputError: It is no JSON, is nested too deeply, or holds a number beyond 64 bits, one key twice in an object,
+            or text with a NUL or a lone surrogate.
     """
     try:
-        return json.loads(text, parse_int=_whole, parse_float=_number)
+        value = json.loads(text, object_pairs_hook=_object, parse_int=_whole, parse_float=_number)
     except RecursionError as error:
-        raise InputError(f"{where} cannot be read as JSON (it is nested too deeply)") from error
+        raise _too_deep(where) from error
     except ValueError as error:
         raise InputError(f"{where} cannot be read as JSON ({error})") from error
+    _check_inside(value, where)
+    return value
+
+
+def check_text(text: str, where: str) -> None:
+    """Refuse text that no file and no terminal takes.
+
+    Args:
+        text: The text.
+        where: What error messages call its place.
+
+    Raises:
+        InputError: It has a NUL, or a lone surrogate, which is what bytes that are no UTF-8 become.
+    """
+    if "\0" in text:
+        raise InputError(f"{where} has a NUL character in {text[:40]!r}; take it out")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{where} has characters that are no Unicode text (UTF-8) in {text[:40]!r}; rename it")
+
+
+def _too_deep(where: str) -> InputError:
+    return InputError(f"{where} cannot be read as JSON (it is nested too deeply)")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
+    return made
+
+
+def _check_inside(value: Any, where: str) -> None:
+    """Refuse depth and texts that would fail only where they are copied, written or printed."""
+    level = [value]
+    for _ in range(_MOST_NESTED + 1):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, str):
+                check_text(each, where)
+            elif isinstance(each, dict):
+                for key in each:
+                    check_text(key, where)
+                inner.extend(each.values())
+            elif isinstance(each, list):
+                inner.extend(each)
+        if not inner:
+            return
+        level = inner
+    raise _too_deep(where)
 
 
 def _text_of(path: Path) -> str:

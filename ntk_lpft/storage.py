@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ntk_lpft.disk_errors import named_disk_errors
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import parse_json
 
@@ -33,16 +34,22 @@ def whole_file(path: Path) -> Iterator[Path]:
     Yields:
         The path to write to, where nothing is yet. Where the block raises, nothing is left of it, and ``path`` is as
         it was.
+
+    Raises:
+        OSError: The file cannot be written; the error names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    # The longest name that a file may have leaves no room for an ending.
+    name = path.name if len(os.fsencode(path.name)) < 200 else hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    partial = path.with_name(f".{name}.{os.getpid()}{PARTIAL}")
     try:
-        mode = _mode_of_new_files(partial)
-        yield partial
-        partial.chmod(mode)
-        with open(partial, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
+        with named_disk_errors(path):
+            mode = _mode_of_new_files(partial)
+            yield partial
+            partial.chmod(mode)
+            with open(partial, "rb+") as stream:
+                os.fsync(stream.fileno())
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -20,8 +20,10 @@ from ntk_lpft.json_files import parse_json, read_json
         ('{"a": -' + "9" * 20 + "}", "has 20 digits|has 21 digits"),
         ('{"a": 1e400}', "the number 1e400 is too large"),
         ('{"a": -1e400}', "the number -1e400 is too large"),
+        ("[" * 300 + "1" + "]" * 300, "is nested too deeply"),
+        ('{"a":' * 300 + "1" + "}" * 300, "is nested too deeply"),
     ],
-    ids=["nested", "unclosed", "whole", "negative", "float", "float-negative"],
+    ids=["nested", "unclosed", "whole", "negative", "float", "float-negative", "list-of-300", "object-of-300"],
 )
 def test_bombs_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "x.json"
@@ -61,3 +63,21 @@ def test_enormous_files_are_not_read(tmp_path: Path) -> None:
 def test_impossible_names_are_refused(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_json(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
+        ('{"a": "\\ud800"}', "no Unicode text"),
+        ('{"\\udcff": 1}', "no Unicode text"),
+        ('{"b": ["a\\u0000b"]}', "NUL character in 'a"),
+    ],
+)
+def test_objects_and_texts_that_cannot_be_meant(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_json(text, "here")
+
+
+def test_some_depth_is_read() -> None:
+    assert parse_json("[" * 100 + "]" * 100, "here") is not None

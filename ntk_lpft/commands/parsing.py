@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.json_files import read_json
-from ntk_lpft.options import OutputOptions
+from ntk_lpft.json_files import check_text, read_json
+from ntk_lpft.options import OutputOptions, flag_of
 
 Options = TypeVar("Options")
 
@@ -165,7 +165,23 @@ def parse_options(
             given[positional[0]] = loose
     if unknown:
         raise unrecognized(unknown[0])
+    check_numbers(given)
     return kind(**{**({} if config is None else read_config(Path(config), kind)), **given})
+
+
+def check_numbers(given: Mapping[str, Any]) -> None:
+    """Refuse whole numbers that no machine word holds.
+
+    Args:
+        given: Options by name.
+
+    Raises:
+        InputError: One of them is, or has, such a number.
+    """
+    for name, value in given.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, int) and not -(2**63) <= each < 2**63:
+                raise InputError(f"{flag_of(name)} {_short(each)} is too large a number")
 
 
 def bare_parser(kind: type) -> Any:
@@ -187,6 +203,8 @@ def parse_given(parser: Any, arguments: Sequence[str] | None) -> tuple[dict[str,
         InputError: A value of the wrong kind.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for word in words:
+        check_text(word, "the command line")
     if {"-h", "--help"} & set(words):
         parser.parse_args(["--help"])  # with the defaults in place
     for action in parser._actions:
@@ -209,6 +227,8 @@ def read_config(path: Path, kind: type, further: Sequence[str] = ()) -> dict[str
     Raises:
         InputError: The file is missing, no JSON, or holds unknown options or values of the wrong kind.
     """
+    if not path.exists():
+        raise InputError(f"config {path} does not exist")
     try:
         stored = read_json(path).get("options")
     except InputError as error:
@@ -221,12 +241,13 @@ def read_config(path: Path, kind: type, further: Sequence[str] = ()) -> dict[str
     unknown = sorted(set(stored) - set(fields) - set(further))
     if unknown:
         raise InputError(f"config {path} holds options that this command does not have: {', '.join(unknown)}")
-    check_values(path, {name: value for name, value in stored.items() if name in fields}, kind)
+    own = {name: value for name, value in stored.items() if name in fields}
+    stored |= checked_values(path, own, kind)
     place = {field.name for field in dataclasses.fields(OutputOptions)}
     return {name: value for name, value in stored.items() if name not in place}
 
 
-def check_values(path: Path, stored: Mapping[str, Any], kind: type) -> None:
+def checked_values(path: Path, stored: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """Refuse options in a config file whose values are of the wrong kind.
 
     Args:
@@ -234,13 +255,33 @@ def check_values(path: Path, stored: Mapping[str, Any], kind: type) -> None:
         stored: Its options, all of them fields of ``kind``.
         kind: Dataclass of the options.
 
+    Returns:
+        The options; whole numbers where other numbers are asked for as such.
+
     Raises:
         InputError: One of them is.
     """
     hints = get_type_hints(kind)
     wrong = [name for name, value in stored.items() if not _fits(value, hints[name])]
     if wrong:
-        raise InputError(f"config {path}: option {wrong[0]} cannot be {stored[wrong[0]]!r}; correct it")
+        raise InputError(f"config {path}: option {wrong[0]} cannot be {_short(stored[wrong[0]])}; correct it")
+    return {name: _as_floats(value) if _takes_floats(hints[name]) else value for name, value in stored.items()}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} …"
+
+
+def _takes_floats(kind: Any) -> bool:
+    kinds = {kind, *get_args(kind), *(inner for outer in get_args(kind) for inner in get_args(outer))}
+    return float in kinds and not kinds & {int, str}
+
+
+def _as_floats(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_floats(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def stored_options(options: Any) -> dict[str, Any]:
@@ -258,6 +299,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return any(_fits(value, choice) for choice in get_args(kind))
     if isinstance(value, bool):
         return kind is bool
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return False
     return isinstance(value, int | float if kind is float else kind)
 
 

@@ -1,32 +1,132 @@
-"""Runs a command: what the user gave wrong becomes one line, and nothing else is caught."""
+"""Runs a command: what the user gave wrong, and what the machine lacks, becomes one line; nothing else is caught."""
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from ntk_lpft.errors import InputError
 
+# Exit statuses: one line said what to give otherwise; and, as shells count them, stopped from the keyboard, and by a
+# reader of the output that left.
+REFUSED, STOPPED, UNHEARD = 2, 130, 141
 
-def run_command(main: Callable[[], object], to_go_on: str = "the same command goes on where it was") -> int:
-    """Run a command; bad input becomes one line on standard error and exit status 2.
+# What a path that was given can be refused for.
+_OF_PATHS = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ETXTBSY,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.EINVAL,
+)
+_OF_THE_MACHINE = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "the file is larger than files may be there; choose another folder",
+    errno.EIO: "the disk or the network below it fails; choose another folder",
+    errno.ESTALE: "the network below it fails; choose another folder",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "allow more open files",
+    errno.ENOMEM: "free some memory",
+    errno.EAGAIN: "allow more processes (ulimit -u)",
+}
+# How torch, numpy and Python say that there is no memory; torch's kinds are RuntimeErrors.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+
+
+def run_command(
+    main: Callable[[], object],
+    to_go_on: str = "the same command goes on where it was",
+    less_memory: str = "give fewer or smaller files",
+) -> int:
+    """Run a command; bad input, a full disk and exhausted memory become one line on standard error.
 
     Args:
         main: The command.
         to_go_on: What to say when it is stopped from the keyboard.
+        less_memory: Which options need less memory.
 
     Returns:
-        The exit status.
+        The exit status: 0; 2 after bad input, or where the machine lacks disk or memory; 130 after Ctrl-C; 141 where
+        nobody reads the output any more.
     """
+    _print_any_text()
     try:
         main()
+        sys.stdout.flush()
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _say(error)
     except KeyboardInterrupt:
         print(f"stopped; {to_go_on}", file=sys.stderr)
-        return 130
+        return STOPPED
+    except BrokenPipeError:
+        _hush()
+        return UNHEARD
+    except MemoryError as error:
+        return _say(f"{_memory(error)}; {less_memory}")
+    except OSError as error:
+        if error.errno not in (*_OF_PATHS, *_OF_THE_MACHINE):
+            raise
+        return _say_disk(error, to_go_on)
+    except RuntimeError as error:
+        if not any(words in str(error).lower() for words in _NO_MEMORY):
+            raise
+        return _say(f"{_memory(error)}; {less_memory}")
     return 0
+
+
+def _say(what: object) -> int:
+    print(f"error: {' '.join(str(what).split())}", file=sys.stderr)
+    return REFUSED
+
+
+def _memory(error: Exception) -> str:
+    asked = re.search(r"to allocate ([\d.]+ \w+)", str(error))
+    return f"memory is exhausted ({asked.group(1)} more were needed)" if asked else "memory is exhausted"
+
+
+def _say_disk(error: OSError, to_go_on: str) -> int:
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    where = (names[-1] if names else "standard output")[:200]
+    reason = error.strerror or os.strerror(error.errno or 0)
+    if error.errno in _OF_THE_MACHINE:
+        _hush_if_full()
+        return _say(f"{where}: {reason}; {_OF_THE_MACHINE[error.errno]}; then {to_go_on}")
+    return _say(f"{where}: {reason}; give another path")
+
+
+def _print_any_text() -> None:
+    """Let names with letters that the terminal does not have be printed in escapes, instead of failing on them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _hush() -> None:
+    """Send the rest of standard output nowhere, as Python would fail on it once more when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _hush_if_full() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _hush()
 
 
 def quiet_libraries() -> None:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ntk_lpft.disk_errors import named_disk_errors
 from ntk_lpft.errors import InputError
 from ntk_lpft.storage import write_json
 
@@ -36,7 +37,8 @@ def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the trainable parameters."""
-    save_file(trainable_weights(model), path)
+    with named_disk_errors(path):
+        save_file(trainable_weights(model), path)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -70,8 +72,9 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = _strip(state, tensors, path.stem)
-    save_file(tensors, path)
-    path.with_suffix(".json").write_text(json.dumps(tree), encoding="utf-8")
+    with named_disk_errors(path):
+        save_file(tensors, path)
+        path.with_suffix(".json").write_text(json.dumps(tree), encoding="utf-8")
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:

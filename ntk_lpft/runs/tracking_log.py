@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from ntk_lpft.disk_errors import named_disk_errors
 from ntk_lpft.errors import InputError
 from ntk_lpft.storage import whole_file
 
@@ -111,7 +112,7 @@ class TrackingLog:
         return True
 
     def _write(self, data: bytes) -> None:
-        with open(self.path, "r+b", buffering=0) as file:
+        with named_disk_errors(self.path), open(self.path, "r+b", buffering=0) as file:
             before = file.seek(0, os.SEEK_END)
             try:
                 rest = memoryview(data)

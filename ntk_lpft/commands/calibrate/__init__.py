@@ -19,4 +19,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         calibrate(options)
 
-    return run_command(command, "run it again with --overwrite")
+    return run_command(command, "run it again with --overwrite", "give fewer --resamples or --bins, or smaller files")

@@ -18,4 +18,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         compute(options)
 
-    return run_command(command)
+    less_memory = "give a smaller --memory-budget, --n-train, --n-eval or --max-length"
+    return run_command(command, less_memory=less_memory)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ntk_lpft.commands.finetune.options import DESCRIPTION, PROG, FinetuneOptions
 from ntk_lpft.commands.finetune.training_flags import training_flags
-from ntk_lpft.commands.parsing import given_flags, make_parser, parse_given, read_config, unrecognized
+from ntk_lpft.commands.parsing import check_numbers, given_flags, make_parser, parse_given, read_config, unrecognized
 from ntk_lpft.commands.running import run_command
 from ntk_lpft.options import flag_of
 
@@ -35,6 +35,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[FinetuneOptions, list[str], 
     config = given.pop("config", None)
     stored = {} if config is None else read_config(Path(config), FinetuneOptions, known)
     own = {name: stored.pop(name) for name in list(stored) if name in FinetuneOptions.__dataclass_fields__}
+    check_numbers(given)
     options = FinetuneOptions(**{**own, **given})
     options.check()
     options.check_given(set(given))
@@ -56,4 +57,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         finetune(*resolve(options, parse_training(rest), stored))
 
-    return run_command(command, "give --resume to go on")
+    less_memory = "give a smaller --per-device-train-batch-size, --kernel-size, --predict-size or --max-length"
+    return run_command(command, "give --resume to go on", less_memory)

@@ -18,6 +18,7 @@ from ntk_lpft.commands.finetune import report
 from ntk_lpft.commands.finetune.options import FinetuneOptions
 from ntk_lpft.commands.finetune.training import RunSettings
 from ntk_lpft.commands.running import quiet_libraries
+from ntk_lpft.disk_errors import named_disk_errors
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint, remove_checkpoints
 from ntk_lpft.finetuning.evaluation import encoded_splits, predict_splits, split_metrics
@@ -65,6 +66,11 @@ def finetune(settings: RunSettings, task: Task) -> Path:
 
 def train_one(settings: RunSettings, task: Task) -> Path:
     """Train one classifier, and write all that there is to say about it."""
+    with named_disk_errors(settings.path):  # transformers and peft write files as well
+        return _train_one(settings, task)
+
+
+def _train_one(settings: RunSettings, task: Task) -> Path:
     options, run = settings.options, settings.run
     arguments = settings.arguments()
     set_seed(arguments.seed)

@@ -14,7 +14,14 @@ from transformers import TrainingArguments
 
 from ntk_lpft.commands.data import task_of
 from ntk_lpft.commands.finetune.options import FinetuneOptions
-from ntk_lpft.commands.parsing import bare_parser, check_values, parse_given, stored_options, unrecognized
+from ntk_lpft.commands.parsing import (
+    bare_parser,
+    check_numbers,
+    checked_values,
+    parse_given,
+    stored_options,
+    unrecognized,
+)
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.defaults import default_eval_rows, training_defaults
 from ntk_lpft.finetuning.training_checks import check_arguments, check_strategies, plain
@@ -104,6 +111,7 @@ def parse_training(words: Sequence[str]) -> dict[str, Any]:
     given, unknown = parse_given(bare_parser(TrainingArguments), words)
     if unknown:
         raise unrecognized(unknown[0])
+    check_numbers(given)
     return given
 
 
@@ -117,7 +125,7 @@ def check_stored(config: Path, stored: Mapping[str, Any]) -> None:
     Raises:
         InputError: One of them is.
     """
-    check_values(config, stored, TrainingArguments)
+    checked_values(config, stored, TrainingArguments)
 
 
 def resolve(options: FinetuneOptions, given: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[RunSettings, Task]:
