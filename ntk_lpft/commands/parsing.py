@@ -227,8 +227,6 @@ def read_config(path: Path, kind: type, further: Sequence[str] = ()) -> dict[str
     Raises:
         InputError: The file is missing, no JSON, or holds unknown options or values of the wrong kind.
     """
-    if not path.exists():
-        raise InputError(f"config {path} does not exist")
     try:
         stored = read_json(path).get("options")
     except InputError as error:
