@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.options import option
+from ntk_lpft.options import check_filled, option
 
 
 @dataclass(frozen=True)
@@ -26,5 +26,6 @@ class ResultsOptions:
         """
         if len(self.results) != 1:
             raise InputError(f"give one results folder, not {len(self.results)}; --help lists the options")
+        check_filled(self, "results")
         if not Path(self.results[0]).expanduser().is_dir():
             raise InputError(f"results folder {self.results[0]} does not exist; make it by python -m analysis.run")

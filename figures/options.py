@@ -8,7 +8,7 @@ from typing import ClassVar
 from analysis.catalogue import FIGURES
 from analysis.options import ResultsOptions
 from ntk_lpft.errors import InputError
-from ntk_lpft.options import option
+from ntk_lpft.options import check_filled, option
 
 PROG = "python -m figures"
 DESCRIPTION = (
@@ -34,6 +34,7 @@ class FigureOptions(ResultsOptions):
             InputError: Not one results folder that exists, or an unknown figure.
         """
         self.check_results()
+        check_filled(self, "output_dir")
         unknown = [name for name in self.only if name not in NAMES]
         if unknown:
             raise InputError(f"--only: unknown figure {unknown[0]!r}; choose from {', '.join(NAMES)}")

@@ -26,6 +26,7 @@ from filelock import FileLock
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import read_json
+from ntk_lpft.interrupts import STOPPED, run_program, work_begins
 
 MANIFEST = "manifest.json"
 
@@ -292,11 +293,15 @@ def _sha256(path: Path) -> str:
 
 def main() -> int:
     """Fetch everything and print where it is."""
+    work_begins()
     try:
         folders = fetch_all()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command begins again", file=sys.stderr)
+        return STOPPED
     for name, folder in folders.items():
         asset = ASSETS[name]
         print(f"{name:8} {asset.kind:6} {asset.package}=={asset.version} ({asset.licence})  {folder}")
@@ -304,4 +309,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -1,8 +1,16 @@
 """``python -m ntk_lpft.calibrate``: temperature scaling of trained classifiers, and what it does to calibration."""
 
-import sys
+from collections.abc import Sequence
 
-from ntk_lpft.commands.calibrate import main
+from ntk_lpft.interrupts import run_program
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    from ntk_lpft.commands.calibrate import main  # only now, as it takes a moment
+
+    return main(arguments)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -78,6 +78,22 @@ def check_file(flag: str, name: str | None) -> None:
         raise InputError(f"{flag} {name}: no such file; check the path")
 
 
+def check_filled(options: Any, *names: str) -> None:
+    """Refuse a path that is empty, which would stand for the current folder.
+
+    Args:
+        options: Options of a command.
+        *names: Options that hold a path or None, or a list of paths.
+
+    Raises:
+        InputError: One of them is empty, or blank.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if any(not path.strip() for path in ([value] if isinstance(value, str) else value or [])):
+            raise InputError(f"{flag_of(name)} is empty; give a path, or leave it out")
+
+
 def check_least(options: Any, **bounds: int) -> None:
     """Refuse numbers that are too small.
 
@@ -148,6 +164,7 @@ class DataOptions(TrainDataOptions):
         Raises:
             InputError: Some option makes no sense, or a file is not there.
         """
+        check_filled(self, "data_dir", "train_file", "validation_file", "test_file")
         if self.train_file is None and (self.validation_file or self.test_file):
             raise InputError("--validation-file and --test-file need --train-file")
         for name in ("train_file", "validation_file", "test_file"):
@@ -180,6 +197,7 @@ class ModelOptions:
         Raises:
             InputError: Some option makes no sense, or a folder or file is not there.
         """
+        check_filled(self, "model", "head_init")
         check_source(self.model)
         choose("--head", self.head, HEADS)
         choose("--pooling", self.pooling, POOLINGS)
@@ -250,3 +268,11 @@ class OutputOptions:
 
     output_dir: str | None = option(None, "folder for the results (default: below runs, by model, data and method)")
     overwrite: bool = option(False, "replace results in the output folder, and start an interrupted run anew")
+
+    def check_output(self) -> None:
+        """Refuse what is no folder.
+
+        Raises:
+            InputError: An empty path.
+        """
+        check_filled(self, "output_dir")

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from analysis.claims.options import DESCRIPTION, PROG, ClaimsOptions
-from ntk_lpft.commands.parsing import parse_options
-from ntk_lpft.commands.running import run_command
+from ntk_lpft.interrupts import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    from analysis.claims.options import DESCRIPTION, PROG, ClaimsOptions
+    from ntk_lpft.commands.parsing import parse_options
+    from ntk_lpft.commands.running import run_command
 
-    def command() -> None:
+    def command() -> Callable[[], object]:
         options = parse_options(ClaimsOptions, DESCRIPTION, arguments, PROG, ("runs", "RUN"))
         options.check()
         from analysis.claims.command import print_claims  # only now, as it takes seconds
 
-        print_claims(options)
+        return lambda: print_claims(options)
 
     return run_command(command)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

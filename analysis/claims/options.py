@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.options import option
+from ntk_lpft.options import check_filled, option
 
 PROG = "python -m analysis.claims"
 DESCRIPTION = (
@@ -34,6 +34,7 @@ class ClaimsOptions:
         """
         if not self.runs:
             raise InputError("give the folders of one run or more; --help lists the options")
+        check_filled(self, "runs")
         missing = [folder for folder in self.runs if not Path(folder).expanduser().is_dir()]
         if missing:
             raise InputError(f"run folder {missing[0]} does not exist; make it by python -m ntk_lpft.finetune")

@@ -57,6 +57,7 @@ class ExperimentOptions(OutputOptions, SeedOptions, ModelOptions, TrainDataOptio
         Raises:
             InputError: Some of them makes no sense.
         """
+        self.check_output()
         choose("--precision", self.precision, ("float32", "float64"))
         names = {field.name for field in dataclasses.fields(ComputeOptions)}
         shared = {name: value for name, value in dataclasses.asdict(self).items() if name in names}
@@ -146,7 +147,8 @@ class FeatureOptions(OutputOptions, DeviceOptions):
         Raises:
             InputError: Some option makes no sense.
         """
-        if not self.run:
+        self.check_output()
+        if not self.run.strip():
             raise InputError("--run is needed: the folder of a finished `python -m ntk_lpft.finetune`")
         if not Path(self.run).expanduser().is_dir():
             raise InputError(f"run folder {self.run} does not exist")

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from analysis.report.options import DESCRIPTION, PROG, ReportOptions
-from ntk_lpft.commands.parsing import parse_options
-from ntk_lpft.commands.running import run_command
+from ntk_lpft.interrupts import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    from analysis.report.options import DESCRIPTION, PROG, ReportOptions
+    from ntk_lpft.commands.parsing import parse_options
+    from ntk_lpft.commands.running import run_command
 
-    def command() -> None:
+    def command() -> Callable[[], object]:
         options = parse_options(ReportOptions, DESCRIPTION, arguments, PROG, ("results", "RESULTS"))
         options.check()
         from analysis.report.command import write_report  # only now, as it takes seconds
 
-        write_report(options)
+        return lambda: write_report(options)
 
     return run_command(command)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

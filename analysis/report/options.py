@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from analysis.options import ResultsOptions
-from ntk_lpft.options import option
+from ntk_lpft.options import check_filled, option
 
 PROG = "python -m analysis.report"
 DESCRIPTION = (
@@ -30,3 +30,4 @@ class ReportOptions(ResultsOptions):
             InputError: Not one results folder that exists.
         """
         self.check_results()
+        check_filled(self, "output")

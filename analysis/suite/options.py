@@ -8,7 +8,7 @@ from typing import ClassVar
 from analysis.catalogue import kinds_for
 from analysis.suite.definitions import SUITES, suite_of
 from ntk_lpft.errors import InputError
-from ntk_lpft.options import option
+from ntk_lpft.options import check_filled, option
 
 PROG = "python -m analysis.run"
 DESCRIPTION = "Run the paper's experiments, or go on with them: a suite of runs, each in a folder of its own."
@@ -40,6 +40,7 @@ class SuiteOptions:
         Raises:
             InputError: Some option makes no sense.
         """
+        check_filled(self, "output_dir")
         suite_of(self.suite)
         if self.only:
             kinds_for(self.only)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from analysis.catalogue import TABLES, item_of
 from analysis.options import ResultsOptions
 from ntk_lpft.errors import InputError
-from ntk_lpft.options import option
+from ntk_lpft.options import check_filled, option
 
 PROG = "python -m analysis.tables"
 DESCRIPTION = (
@@ -36,6 +36,7 @@ class TableOptions(ResultsOptions):
             InputError: Not one results folder that exists, or an unknown table.
         """
         self.check_results()
+        check_filled(self, "output_dir")
         self.names()
 
     def names(self) -> list[str]:

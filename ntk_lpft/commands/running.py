@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.interrupts import STOPPED, work_begins
 
-# Exit statuses: one line said what to give otherwise; and, as shells count them, stopped from the keyboard, and by a
-# reader of the output that left.
-REFUSED, STOPPED, UNHEARD = 2, 130, 141
+# Exit statuses: one line said what to give otherwise; and, as shells count it, stopped by a reader of the output that left.
+REFUSED, UNHEARD = 2, 141
 
 # What a path that was given can be refused for.
 _OF_PATHS = (
@@ -49,14 +49,14 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ca
 
 
 def run_command(
-    main: Callable[[], object],
+    prepare: Callable[[], Callable[[], object]],
     to_go_on: str = "the same command goes on where it was",
     less_memory: str = "give fewer or smaller files",
 ) -> int:
     """Run a command; bad input, a full disk and exhausted memory become one line on standard error.
 
     Args:
-        main: The command.
+        prepare: Reads the options, imports what does the work, and returns it.
         to_go_on: What to say when it is stopped from the keyboard.
         less_memory: Which options need less memory.
 
@@ -66,7 +66,9 @@ def run_command(
     """
     _print_any_text()
     try:
-        main()
+        work = prepare()
+        work_begins()
+        work()
         sys.stdout.flush()
     except InputError as error:
         return _say(error)

@@ -151,7 +151,8 @@ def test_trainers_own_options(place: Path, tmp_path: Path, capsys: pytest.Captur
     one = save_csv(tmp_path / "one.csv", TEXTS["test"][:1])
     words = words_of(place, "--method", "lora", "--test-file", one, "--max-steps", 5, "--eval-strategy", "steps",
                      "--eval-steps", 2, "--save-strategy", "steps", "--save-steps", 2, "--label-smoothing-factor", 0.1,
-                     "--lr-scheduler-type", "cosine", "--gradient-checkpointing")  # fmt: skip
+                     "--lr-scheduler-type", "cosine", "--gradient-checkpointing",
+                     "--hub-token", "hf_secret")  # fmt: skip
     assert main([*words, "--no-track", "--output-dir", str(tmp_path / "out")]) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert metrics["training"]["steps"] == 5
@@ -164,6 +165,7 @@ def test_trainers_own_options(place: Path, tmp_path: Path, capsys: pytest.Captur
     assert test.split()[1] == "1"
     assert "–" in test
     assert not (tmp_path / "out" / "tracking.csv").exists()
+    assert not any(b"hf_secret" in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
 
 
 def test_the_last_weights_in_bfloat16(place: Path, tmp_path: Path) -> None:

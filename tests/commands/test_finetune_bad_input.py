@@ -58,6 +58,8 @@ def refused(
     ("words", "parts"),
     [
         ("--method lpft", ["unknown method 'lpft'"]),
+        ("--output_dir=", ["^--output-dir is empty; give a path, or leave it out$"]),
+        ("--model=", ["^--model is empty"]),
         ("--colour red", ["^unrecognized arguments: --colour; --help lists the options"]),
         ("--seed -1", ["--seed -1"]),
         ("--learning_rate nan", ["--learning-rate nan"]),

@@ -189,12 +189,13 @@ def fail(error: BaseException) -> None:
 
 
 def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(lambda: None) == 0
+    assert run_command(lambda: lambda: None) == 0
     assert capsys.readouterr().err == ""
     assert run_command(lambda: fail(InputError("two\n  lines"))) == 2
     assert capsys.readouterr().err == "error: two lines\n"
-    assert run_command(lambda: fail(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
+    for prepare in (lambda: fail(KeyboardInterrupt()), lambda: lambda: fail(KeyboardInterrupt())):
+        assert run_command(prepare) == 130
+        assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
     # A fault of the program is none of the input's.
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: fail(ZeroDivisionError()))

@@ -16,17 +16,21 @@ MISTYPED = (["--no-such-flag", "3"], 2, "unrecognized arguments: --no-such-flag;
 NO_CONFIG = (["--config", "nowhere.json"], 2, "config nowhere.json does not exist")
 IDLE = "unrecognized arguments: "  # what such options would have no effect on is not there to be asked for
 HELP = (["--help"], 0, "usage: python -m ")
+EMPTY = (["--output-dir="], 2, "--output-dir is empty; give a path, or leave it out")
+EMPTY_RESULTS = ([""], 2, "--results is empty; give a path, or leave it out")
 NO_RESULTS = (["nowhere"], 2, "results folder nowhere does not exist")
 NO_DATA = (["--train-file", "nowhere.csv"], 2, "--train-file nowhere.csv: no such file")
 NO_MODEL = (["--model", "./nowhere"], 2, "model folder ./nowhere does not exist")
 NO_HEAD = (["--head-init", "nowhere.safetensors"], 2, "unknown --head-init 'nowhere.safetensors'")
 COMMANDS: dict[str, list[tuple[list[str], int, str]]] = {
-    "ntk_lpft.compute": [HELP, MISTYPED, NO_CONFIG, NO_DATA, NO_MODEL, NO_HEAD],
-    "ntk_lpft.finetune": [HELP, MISTYPED, NO_CONFIG, NO_DATA, NO_MODEL, NO_HEAD],
+    "ntk_lpft.compute": [HELP, MISTYPED, NO_CONFIG, NO_DATA, NO_MODEL, NO_HEAD, EMPTY],
+    "ntk_lpft.finetune": [HELP, MISTYPED, NO_CONFIG, NO_DATA, NO_MODEL, NO_HEAD, EMPTY],
     "ntk_lpft.calibrate": [
         HELP,
         MISTYPED,
         NO_CONFIG,
+        EMPTY,
+        ([""], 2, "--runs is empty; give a path, or leave it out"),
         (["nowhere"], 2, "run folder nowhere does not exist"),
         (["--logits", "nowhere.npy", "--labels", "nowhere.npy"], 2, "--logits nowhere.npy: no such file"),
     ],
@@ -34,6 +38,7 @@ COMMANDS: dict[str, list[tuple[list[str], int, str]]] = {
         HELP,
         MISTYPED,
         NO_CONFIG,
+        EMPTY,
         (["--launcher", "cloud"], 2, "unknown --launcher 'cloud'"),
         (["--suite", "none"], 2, "unknown --suite 'none'"),
         (["--only", "table99"], 2, "unknown table or figure 'table99'"),
@@ -44,23 +49,33 @@ COMMANDS: dict[str, list[tuple[list[str], int, str]]] = {
         MISTYPED,
         NO_CONFIG,
         NO_DATA,
+        EMPTY,
         (["--n-eval", "3"], 2, IDLE + "--n-eval"),
     ],
     "analysis.experiments.embedding_sampling": [
         HELP,
         MISTYPED,
         NO_MODEL,
+        EMPTY,
         (["--test-file", "x.csv"], 2, IDLE + "--test-file"),
         (["--scale-bias"], 2, IDLE + "--scale-bias"),
     ],
     "analysis.experiments.features": [
         HELP,
         MISTYPED,
+        EMPTY,
         (["--run", "nowhere", "--output-dir", "x"], 2, "run folder nowhere does not exist"),
     ],
-    "analysis.tables": [HELP, MISTYPED, NO_CONFIG, NO_RESULTS],
-    "analysis.report": [HELP, MISTYPED, NO_CONFIG, NO_RESULTS],
-    "figures": [HELP, MISTYPED, NO_CONFIG, NO_RESULTS],
+    "analysis.tables": [HELP, MISTYPED, NO_CONFIG, NO_RESULTS, EMPTY_RESULTS, ([".", *EMPTY[0]], *EMPTY[1:])],
+    "analysis.report": [
+        HELP,
+        MISTYPED,
+        NO_CONFIG,
+        NO_RESULTS,
+        EMPTY_RESULTS,
+        ([".", "--output", " "], 2, "--output is empty; give a path, or leave it out"),
+    ],
+    "figures": [HELP, MISTYPED, NO_CONFIG, NO_RESULTS, EMPTY_RESULTS, ([".", *EMPTY[0]], *EMPTY[1:])],
 }
 # Runs command lines one after another as `python -m` does, and notes what each has printed and imported.
 SCRIPT = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ntk_lpft.commands.calibrate.options import DESCRIPTION, PROG, CalibrateOptions
 from ntk_lpft.commands.parsing import parse_options
@@ -12,11 +12,11 @@ from ntk_lpft.commands.running import run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
 
-    def command() -> None:
+    def command() -> Callable[[], object]:
         options = parse_options(CalibrateOptions, DESCRIPTION, arguments, PROG, ("runs", "RUN_FOLDER"))
         options.check()
         from ntk_lpft.commands.calibrate.run import calibrate  # only now, as it takes seconds
 
-        calibrate(options)
+        return lambda: calibrate(options)
 
     return run_command(command, "run it again with --overwrite", "give fewer --resamples or --bins, or smaller files")

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ntk_lpft.calibration.settings import check_bins, check_resamples
 from ntk_lpft.errors import InputError
-from ntk_lpft.options import OutputOptions, SeedOptions, check_file, check_seed, flag_of, option
+from ntk_lpft.options import OutputOptions, SeedOptions, check_file, check_filled, check_seed, flag_of, option
 
 PROG = "python -m ntk_lpft.calibrate"
 DESCRIPTION = (
@@ -52,6 +52,8 @@ class CalibrateOptions(OutputOptions, SeedOptions):
         Raises:
             InputError: Some option makes no sense.
         """
+        self.check_output()
+        check_filled(self, "runs")
         files = [self.logits, self.labels, self.test_logits, self.test_labels, *self.ood_logits, *self.ood_labels]
         if self.runs and any(name is not None for name in files):
             raise InputError("give run folders or files of logits, not both")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ntk_lpft.commands.compute.options import DESCRIPTION, PROG, ComputeOptions
 from ntk_lpft.commands.parsing import parse_options
@@ -12,11 +12,11 @@ from ntk_lpft.commands.running import run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
 
-    def command() -> None:
+    def command() -> Callable[[], object]:
         options = parse_options(ComputeOptions, DESCRIPTION, arguments, PROG).resolved()
         from ntk_lpft.commands.compute.run import compute  # only now, as it takes seconds
 
-        compute(options)
+        return lambda: compute(options)
 
     less_memory = "give a smaller --memory-budget, --n-train, --n-eval or --max-length"
     return run_command(command, less_memory=less_memory)

@@ -68,6 +68,7 @@ class ComputeOptions(OutputOptions, SeedOptions, KernelSettings, LoraOptions, Sc
         Raises:
             InputError: Some option makes no sense.
         """
+        self.check_output()
         self.check_data()
         self.check_model(HEAD_INITS)
         self.check_lora()

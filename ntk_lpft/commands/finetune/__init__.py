@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,13 @@ def parse(arguments: Sequence[str] | None) -> tuple[FinetuneOptions, list[str], 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
 
-    def command() -> None:
+    def command() -> Callable[[], object]:
         options, rest, stored = parse(arguments)
         # Only now, as these take seconds.
         from ntk_lpft.commands.finetune.run import finetune
         from ntk_lpft.commands.finetune.training import parse_training, resolve
 
-        finetune(*resolve(options, parse_training(rest), stored))
+        return lambda: finetune(*resolve(options, parse_training(rest), stored))
 
     less_memory = "give a smaller --per-device-train-batch-size, --kernel-size, --predict-size or --max-length"
     return run_command(command, "give --resume to go on", less_memory)

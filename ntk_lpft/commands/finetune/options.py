@@ -57,6 +57,7 @@ class FinetuneOptions(OutputOptions, MethodSettings, ScaleOptions, ModelOptions,
         Raises:
             InputError: Some option makes no sense.
         """
+        self.check_output()
         self.check_data()
         self.check_model(HEAD_INITS)
         self.check_method()

@@ -33,6 +33,9 @@ from ntk_lpft.tasks import Task
 DECIDED = ("remove_unused_columns", "label_names", "disable_tqdm", "do_train", "do_eval", "do_predict",
            "resume_from_checkpoint", "push_to_hub", "save_only_model")  # fmt: skip
 
+# What is never written down.
+SECRET = ("hub_token",)
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -54,9 +57,10 @@ class RunSettings:
         return FinetuneRun(self.path)
 
     def to_json(self) -> dict[str, Any]:
-        """Options that replay the run by ``--config``."""
+        """Options that replay the run by ``--config``; a token is none of them."""
         own = {name: value for name, value in stored_options(self.options).items() if name != "output_dir"}
-        return own | {k: v.value if isinstance(v, Enum) else v for k, v in self.training.items()}
+        training = {name: value for name, value in self.training.items() if name not in SECRET}
+        return own | {k: v.value if isinstance(v, Enum) else v for k, v in training.items()}
 
     def member(self, grid: HeadScaleGrid, factor: float) -> RunSettings:
         """Return one run of a grid over head scales; going on with the grid begins those that have not begun."""
