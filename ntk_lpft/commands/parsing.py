@@ -230,6 +230,8 @@ def read_config(path: Path, kind: type, further: Sequence[str] = ()) -> dict[str
     try:
         stored = read_json(path).get("options")
     except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise InputError(f"config {path} does not exist") from error
         raise InputError(f"config {path} is no config.json that this command wrote ({error})") from error
     if not isinstance(stored, dict):
         raise InputError(f"config {path} is no config.json that this command wrote")
