@@ -25,8 +25,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.json_files import read_json
 from ntk_lpft.interrupts import STOPPED, run_program, work_begins
+from ntk_lpft.json_files import read_json
 
 MANIFEST = "manifest.json"
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from ntk_lpft.errors import InputError
 from ntk_lpft.interrupts import STOPPED, work_begins
 
-# Exit statuses: one line said what to give otherwise; and, as shells count it, stopped by a reader of the output that left.
+# Exit statuses: one line said what to give otherwise; as shells count it, the reader of the output left.
 REFUSED, UNHEARD = 2, 141
 
 # What a path that was given can be refused for.

@@ -89,7 +89,7 @@ from ntk_lpft.commands.running import run_command
 def main():
     for line in range(100_000):
         print(f"line {line} ‖V‖ \\udcff")
-sys.exit(run_command(main))
+sys.exit(run_command(lambda: main))
 """
 
 
