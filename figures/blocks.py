@@ -29,7 +29,7 @@ from figures.style import (
     number,
     say_above,
 )
-from ntk_lpft.pictures import empty_figure
+from ntk_lpft.pictures import drawn_name, empty_figure
 from ntk_lpft.statistics import class_boundaries, class_order
 
 _MAP = "viridis"
@@ -102,7 +102,7 @@ def _all(collected: Collected[Blocks], datasets: list[str]) -> Figure:
         row, blocks = grid[place], maps(collected, dataset)
         first = next(iter(blocks.values()))
         _map(row[0], first.p.numpy(), first.labels, "" if place else "P")
-        row[0].set_ylabel(dataset, fontsize=TEXT)
+        row[0].set_ylabel(drawn_name(dataset), fontsize=TEXT)
         for axes, method in zip(row[1:], columns, strict=True):
             title = "" if place else f"F, {METHODS[method].name}"
             if method in blocks:
@@ -174,7 +174,7 @@ def _key(axes: Axes, blocks: Blocks) -> None:
     """List the classes by the numbers that stand beside the maps."""
     counts = np.bincount(blocks.labels.numpy(), minlength=len(blocks.label_names))
     named = zip(blocks.label_names, counts, strict=True)
-    lines = [f"{place}  {name} ({count})" for place, (name, count) in enumerate(named, start=1) if count]
+    lines = [f"{place}  {drawn_name(name)} ({count})" for place, (name, count) in enumerate(named, start=1) if count]
     axes.text(0.0, 0.98, "\n".join(["Classes (samples)", *lines]), transform=axes.transAxes, ha="left", va="top",
               fontsize=SMALL, linespacing=1.5)  # fmt: skip
     axes.set_axis_off()

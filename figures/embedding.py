@@ -19,7 +19,7 @@ from analysis.tables.collect import Collected
 from figures.data import Request, sentences
 from figures.style import CLASSES, GREY, METHODS, PAGE, TEXT, TINY, WIDTH, dress, house_style, legend_below, say_above
 from ntk_lpft.errors import InputError
-from ntk_lpft.pictures import empty_figure
+from ntk_lpft.pictures import drawn_name, empty_figure
 
 PERPLEXITY = 30.0
 SEED = 0
@@ -166,7 +166,7 @@ def draw(request: Request) -> Figure:
             row = grid[place].tolist()
             _row(row, embed(by_method), next(iter(by_method.values())), ["", *methods], list(by_method))
             if own.every:
-                row[0].set_ylabel(dataset, fontsize=TEXT)
+                row[0].set_ylabel(drawn_name(dataset), fontsize=TEXT)
             for axes in row if place else []:
                 axes.set_title("")
         _legend(figure, [next(iter(by_method.values())) for by_method in runs.values()])
@@ -229,7 +229,12 @@ def _legend(figure: Figure, shown: Sequence[Features]) -> None:
         names = [f"class {place + 1}" for place in range(max(len(each.names) for each in shown))]
     handles = [_sign(*_class_look(place), 4.5) for place in range(len(names))]
     handles += [_sign("0.5", "*", 7.5, edge="black"), _sign("white", "*", 7.5, edge=GREY), _sign("0.78", "o", 3)]
-    said = [*names, "row of V (before: of the probed head)", "row of V, random head", "points of the other panels"]
+    said = [
+        *map(drawn_name, names),
+        "row of V (before: of the probed head)",
+        "row of V, random head",
+        "points of the other panels",
+    ]
     legend_below(figure, handles, said, columns=3)
 
 

@@ -26,6 +26,7 @@ from figures.style import (
     say_above,
 )
 from ntk_lpft.errors import InputError
+from ntk_lpft.pictures import drawn_name
 
 STARTS = ("ft", "lp-ft")  # random head, probed head
 _TEST, _OOD = "test", "ood."
@@ -126,7 +127,8 @@ def draw(request: Request) -> Figure:
             _panel(axes, grids, dataset, split)
             several = len({name for name, _ in places}) > 1
             name = split.removeprefix(_OOD) if split != _TEST else dataset
-            axes.set_title(f"{dataset} →\n{name}" if several and split != _TEST else name, fontsize=TEXT)
+            to = drawn_name(name)
+            axes.set_title(f"{drawn_name(dataset)} →\n{to}" if several and split != _TEST else to, fontsize=TEXT)
             axes.set_xlabel("‖V‖ at the start", fontsize=TEXT)
             place = axes.get_subplotspec()
             if place is None or place.is_first_col():

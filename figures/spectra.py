@@ -27,6 +27,7 @@ from figures.style import (
     panels,
     say_above,
 )
+from ntk_lpft.pictures import drawn_name
 from ntk_lpft.statistics import Spectrum
 
 _LOWEST = 1e-10  # of σ₁: further down there is rounding alone
@@ -82,7 +83,7 @@ def draw(request: Request) -> Figure:
         looks: dict[Look, None] = {}
         for axes, dataset in zip(grid, datasets, strict=True):
             looks |= dict.fromkeys(_panel(axes, collected, dataset))
-            axes.set_title(dataset, fontsize=TEXT)
+            axes.set_title(drawn_name(dataset), fontsize=TEXT)
         _label(grid)
         order = [look for look in (P_LOOK, *METHODS.values()) if look in looks]
         names = [look.name if look is P_LOOK else f"F, {look.name}" for look in order]

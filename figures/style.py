@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from ntk_lpft.pictures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, CurveStyle, empty_figure
+from ntk_lpft.pictures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, CurveStyle, drawn_name, empty_figure
 
 WIDTH, PAGE = 5.5, 9.2  # inches: the text of a page, which figures are printed as wide as, and no higher than
 TEXT, SMALL, TINY = 8.0, 7.0, 6.0  # points
@@ -261,7 +261,7 @@ def say_above(figure: Figure, lines: Sequence[str], most: int = 3) -> None:
     if not lines:
         return
     more = [f"and {len(lines) - most} more"] if len(lines) > most else []
-    text = f"Incomplete. {'; '.join([*lines[:most], *more])}"
+    text = f"Incomplete. {'; '.join([*(drawn_name(line, 200) for line in lines[:most]), *more])}"
     letters = int(_LETTERS * figure.get_figwidth() / WIDTH)
     figure.suptitle(textwrap.fill(text, letters), fontsize=TINY, color=GREY, fontstyle="italic")
 

@@ -28,7 +28,7 @@ from figures.style import (
     say_inside,
 )
 from ntk_lpft.errors import InputError
-from ntk_lpft.pictures import empty_figure
+from ntk_lpft.pictures import drawn_name, empty_figure
 
 # Training lines are those of the method; those of validation are dotted, so that they differ in print as well.
 _SPLITS = (("train", "-", "training"), ("validation", (0, (1, 1)), "validation"))
@@ -139,7 +139,7 @@ def _all(halves: list[_Half], datasets: list[str]) -> Figure:
         for column, half in enumerate(halves):
             _norm(row[column], half, dataset)
             _accuracy(row[2 + column], half, dataset)
-        row[0].set_ylabel(dataset)
+        row[0].set_ylabel(drawn_name(dataset))
     for column, (what, half) in enumerate([("‖V‖", half) for half in halves] + [("accuracy", half) for half in halves]):
         grid[0, column].set_title(f"{half.look.name}: {what}", fontsize=TEXT)
         grid[-1, column].set_xlabel(half.time)

@@ -10,6 +10,7 @@ from typing import ClassVar
 from ntk_lpft.choices import choose
 from ntk_lpft.commands.compute.options import ComputeOptions
 from ntk_lpft.errors import InputError
+from ntk_lpft.file_names import short_name
 from ntk_lpft.kernel.settings import KernelSettings
 from ntk_lpft.options import (
     DeviceOptions,
@@ -68,7 +69,7 @@ class ExperimentOptions(OutputOptions, SeedOptions, ModelOptions, TrainDataOptio
         """Return where the results go: the folder that was asked for, or ``runs/PART-…-MODEL-DATASET``."""
         if self.output_dir is not None:
             return Path(self.output_dir).expanduser()
-        return Path("runs") / "-".join([*parts, self.model_name, self.data_name])
+        return Path("runs") / short_name("-".join([*parts, self.model_name, self.data_name]))
 
 
 @dataclass(frozen=True)

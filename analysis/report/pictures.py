@@ -79,7 +79,7 @@ def describe(figure: Figure, title: str) -> str:
     parts += [_panel(one, with_curves=len(axes) <= _MOST_PANELS_WITH_CURVES) for one in axes]
     if legends:
         parts.append(f"Legend: {_list(legends)}.")
-    return " ".join(" ".join(part.split()) for part in parts)
+    return " ".join(" ".join(part.split()) for part in parts).replace(r"\$", "$")
 
 
 def _panel(axes: Axes, *, with_curves: bool) -> str:

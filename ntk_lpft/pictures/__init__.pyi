@@ -1,5 +1,6 @@
 from .calibration import NormCurve, confidence_against_head_norm, reliability_diagram
 from .kernels import block_heat_maps, group_shares, singular_values
+from .names import drawn_name
 from .prediction import flow_picture, step_error_picture
 from .saving import save
 from .style import (
@@ -31,6 +32,7 @@ __all__ = [
     "NormCurve",
     "block_heat_maps",
     "confidence_against_head_norm",
+    "drawn_name",
     "empty_figure",
     "feature_curves",
     "flow_picture",

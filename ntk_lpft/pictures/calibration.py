@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from ntk_lpft.calibration import Bins
 from ntk_lpft.errors import InputError
+from ntk_lpft.pictures.names import drawn_name
 from ntk_lpft.pictures.style import (
     BLACK,
     BLUE,
@@ -51,14 +52,14 @@ def reliability_diagram(before: Bins, after: Bins, heading: str, titles: tuple[s
     for column, (bins, title) in enumerate(zip((before, after), titles, strict=True)):
         _accuracies(grid[0, column], bins)
         _histogram(grid[1, column], bins)
-        grid[0, column].set_title(title, fontsize=TITLE_SIZE)
+        grid[0, column].set_title(drawn_name(title, 60), fontsize=TITLE_SIZE)
         grid[1, column].set_xlabel("Confidence", fontsize=TEXT_SIZE)
         grid[1, column].xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     grid[0, 0].set_ylabel("Accuracy", fontsize=TEXT_SIZE)
     grid[1, 0].set_ylabel("Share of samples", fontsize=TEXT_SIZE)
     tallest = max(float((bins.counts / bins.counts.sum()).max()) for bins in (before, after))
     grid[1, 0].set_ylim(0, min(1.0, 1.15 * tallest))
-    figure.suptitle(heading, fontsize=TITLE_SIZE, fontweight="bold")
+    figure.suptitle(drawn_name(heading, 75), fontsize=TITLE_SIZE, fontweight="bold")
     handles = [
         Patch(color=BLUE, label="Accuracy"),
         Patch(facecolor=VERMILLION + "22", edgecolor=VERMILLION, hatch="////", label="Gap to confidence"),
@@ -148,7 +149,7 @@ def confidence_against_head_norm(curves: Sequence[NormCurve], *, norms_known: bo
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.set_xlabel("Head norm, ‖V‖/T" if norms_known else "Head norm relative to the classifier's own, 1/T",
                     fontsize=TEXT_SIZE)  # fmt: skip
-    axes.set_ylabel(f"Mean confidence ({split})", fontsize=TEXT_SIZE)
+    axes.set_ylabel(f"Mean confidence ({drawn_name(split)})", fontsize=TEXT_SIZE)
     axes.set_title("Confidence against head norm", fontsize=TITLE_SIZE, fontweight="bold")
     draw_grid(axes, "y")
     axes.set_axisbelow(True)
@@ -177,7 +178,7 @@ def _log_ticks(axes: Axes) -> None:
 def _norm_legend(figure: Figure, styles: Mapping[str, CurveStyle], *, several: bool) -> None:
     handles = [
         Line2D([], [], color=style.colour, marker=style.marker, linestyle="-", markeredgecolor="white", markersize=7,
-               label=name)
+               label=drawn_name(name))
         for name, style in styles.items()
     ]  # fmt: skip
     handles += [

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 from torch import Tensor
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.pictures.names import drawn_name
 from ntk_lpft.pictures.style import (
     BLACK,
     BLUE,
@@ -72,9 +73,11 @@ def singular_values(spectra: Mapping[str, Spectrum | Float[np.ndarray, " r"] | F
         values = _singular_values(name, spectrum)
         shares = np.where(values > 0, values / values[0], np.nan)
         index = np.arange(1, len(shares) + 1)
-        (curve,) = axes.plot(index, shares, color=style.colour, linestyle=style.line, linewidth=width, label=name)
+        (curve,) = axes.plot(
+            index, shares, color=style.colour, linestyle=style.line, linewidth=width, label=drawn_name(name)
+        )
         if isinstance(spectrum, Spectrum):
-            curve.set_label(f"{name}, rank {spectrum.rank}")
+            curve.set_label(f"{drawn_name(name)}, rank {spectrum.rank}")
         if isinstance(spectrum, Spectrum) and spectrum.rank > 0:
             curve.set(marker=style.marker, markersize=4 + 1.8 * width, markeredgecolor="white")
             curve.set_markevery([spectrum.rank - 1])
@@ -165,7 +168,7 @@ def group_shares(shares: Mapping[str, float], measure: str = "Share in the trace
     values = [_percent(width) if index == largest or not crowded else "" for index, width in enumerate(widths)]
     for index, label in enumerate(axes.bar_label(bars, values, padding=3, fontsize=text)):
         label.set_fontweight("bold" if index == largest else "normal")
-    axes.set_yticks(np.arange(len(names)), names, fontsize=text)
+    axes.set_yticks(np.arange(len(names)), [drawn_name(name, 60) for name in names], fontsize=text)
     axes.get_yticklabels()[largest].set_fontweight("bold")
     axes.set_ylim(len(names) - 0.4, -0.6)  # the first group on top
     axes.margins(x=0.12)
@@ -175,7 +178,7 @@ def group_shares(shares: Mapping[str, float], measure: str = "Share in the trace
     axes.set_axisbelow(True)
     draw_grid(axes, "x")
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(measure, fontsize=TEXT_SIZE)
+    axes.set_xlabel(drawn_name(measure, 60), fontsize=TEXT_SIZE)
     axes.set_title("Parameter groups of F", fontsize=TITLE_SIZE)
     return figure
 
@@ -233,7 +236,7 @@ def _mark_classes(axes: Axes, labels: Tensor, label_names: Sequence[str], *, wit
     edges = [0, *boundaries, len(labels)]
     counts = np.diff(edges)
     middles = [start + count / 2 - 0.5 for start, count in zip(edges, counts, strict=False)]
-    names = [label_names[index] for index in labels.unique().tolist()]
+    names = [drawn_name(label_names[index], 24) for index in labels.unique().tolist()]
     counted = [f"{name}\nn = {count}" for name, count in zip(names, counts, strict=True)]
     axes.set_xticks(middles, names, fontsize=SMALL_SIZE, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(middles, counted if with_counts else [""] * len(names), fontsize=SMALL_SIZE)

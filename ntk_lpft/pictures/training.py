@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ntk_lpft.pictures.names import drawn_name
 from ntk_lpft.pictures.style import (
     BLACK,
     CURVES,
@@ -106,7 +107,7 @@ def head_scale_curves(grid: pd.DataFrame) -> Figure:
         for (name, rows), style in zip(grid.groupby("split", sort=False), cycle(CURVES), strict=False):
             rows = rows.sort_values("norm_at_start")
             axes.plot(rows["norm_at_start"], rows[measure], color=style.colour, linestyle=style.line, linewidth=1.4,
-                      marker=style.marker, markersize=4, label=name)  # fmt: skip
+                      marker=style.marker, markersize=4, label=drawn_name(name))  # fmt: skip
         original = grid[grid["head_scale"] == 1]["norm_at_start"]
         if len(original):
             axes.axvline(float(original.iloc[0]), color="0.4", linestyle="--", linewidth=1, label="original norm")
@@ -133,7 +134,7 @@ def _by_split(axes: Axes, tracking: pd.DataFrame, measure: str) -> None:
     for (name, part), style in zip(rows.groupby("split", sort=False), cycle(CURVES), strict=False):
         part = part.sort_values("step")
         axes.plot(part["epoch"], part["value"], color=style.colour, linestyle=style.line, linewidth=1.4,
-                  marker=style.marker, markersize=3, label=str(name))  # fmt: skip
+                  marker=style.marker, markersize=3, label=drawn_name(name))  # fmt: skip
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

@@ -19,7 +19,7 @@ class CalibrationRun(RunFolder):
     TABLE: ClassVar[str] = "table.csv"
     HEAD_NORMS: ClassVar[str] = "head_norms.csv"
     NORM_PICTURE: ClassVar[str] = "confidence_against_head_norm.png"
-    RELIABILITY: ClassVar[str] = "reliability_"  # how the names of reliability diagrams begin
+    RELIABILITY: ClassVar[str] = "reliability"  # how the names of reliability diagrams begin
     TABLES: ClassVar[tuple[str, ...]] = (RunFolder.CONFIG, TEMPERATURE, MEASURES, TABLE, HEAD_NORMS)
     RESULTS = (*TABLES, NORM_PICTURE)
     MARKER = MEASURES
@@ -28,7 +28,7 @@ class CalibrationRun(RunFolder):
     def clear(self) -> None:
         """Remove what an earlier run wrote, diagrams of other splits too."""
         super().clear()
-        for path in self.path.glob(f"{self.RELIABILITY}*.png"):
+        for path in self.path.glob(f"{self.RELIABILITY}_*.png"):
             path.unlink()
 
     def write_tables(self, measures: pd.DataFrame, table: pd.DataFrame, head_norms: pd.DataFrame) -> None:

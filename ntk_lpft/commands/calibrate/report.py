@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ntk_lpft import pictures
 from ntk_lpft.calibration import Bins, Estimate, Evaluation, TemperatureFit, pooled_bins
 from ntk_lpft.commands.calibrate.inputs import FIT_SPLIT, PredictedRun
 from ntk_lpft.commands.text import text_table
+from ntk_lpft.file_names import file_name
 from ntk_lpft.runs import CalibrationRun
 
 _GROUP_COLUMNS = ["dataset", "model", "method"]
@@ -133,8 +133,9 @@ def picture_names(runs: Sequence[PredictedRun]) -> dict[str, tuple[tuple[str, st
     for run in runs:
         parts = [part for part in run.group if part] if len(runs) > 1 else []
         for split in run.splits:
-            text = CalibrationRun.RELIABILITY + "_".join([*parts, split])
-            names[re.sub(r"[^\w.×-]+", "-", text) + ".png"] = (run.group, split)
+            key = (run.group, split)
+            if key not in names.values():  # runs of one group share a diagram
+                names[file_name([CalibrationRun.RELIABILITY, *parts, split], ".png", names)] = key
     return names
 
 
@@ -235,7 +236,7 @@ def show(folder: CalibrationRun, calibrated: Sequence[Calibrated], bins: int) ->
         for line in each.warnings:
             print(f"warning: {each.run.name}: {line}")
     diagrams = len(picture_names([each.run for each in calibrated]))
-    names = [*folder.RESULTS, f"{diagrams} × {folder.RELIABILITY}*.png"]
+    names = [*folder.RESULTS, f"{diagrams} × {folder.RELIABILITY}_*.png"]
     print(f"Results in {folder.path}: {', '.join(names)}")
 
 

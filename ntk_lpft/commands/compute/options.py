@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.file_names import short_name
 from ntk_lpft.kernel.settings import KernelSettings
 from ntk_lpft.model_sources import run_model_folder
 from ntk_lpft.options import (
@@ -95,4 +96,4 @@ class ComputeOptions(OutputOptions, SeedOptions, KernelSettings, LoraOptions, Sc
         if self.output_dir is not None:
             return Path(self.output_dir).expanduser()
         parts = [self.model_name, self.data_name, Path(self.starting_head()).stem] + (["lora"] if self.lora else [])
-        return Path("runs") / "-".join(parts)
+        return Path("runs") / short_name("-".join(parts))

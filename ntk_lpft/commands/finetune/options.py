@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from ntk_lpft.choices import LOGISTIC
 from ntk_lpft.errors import InputError
+from ntk_lpft.file_names import short_name
 from ntk_lpft.finetuning.settings import Method, MethodSettings
 from ntk_lpft.options import (
     DataOptions,
@@ -96,7 +97,7 @@ class FinetuneOptions(OutputOptions, MethodSettings, ScaleOptions, ModelOptions,
         if self.output_dir is not None:
             return Path(self.output_dir).expanduser()
         parts = [self.model_name, self.data_name, self.method] + ([f"seed{seed}"] if seed else [])
-        return Path("runs") / "-".join(parts)
+        return Path("runs") / short_name("-".join(parts))
 
     def with_head_scale(self, factor: float, *, resume: bool) -> FinetuneOptions:
         """Return the options of one run of a grid over head scales."""
