@@ -91,9 +91,9 @@ class Classifier:
         if isinstance(model, Classifier):
             return replace(model, place=device or model.place, dtype=dtype or model.dtype)
         parameter = next(model.parameters())
+        own = widest(model)
         row = to_rows(first_row(inputs), model, what)[0]
         check_rows([row], model, what)
-        own = torch.promote_types(parameter.dtype, torch.float32)
         with _own_forward(model), prepared(model, own, parameter.device):
             head = find_head(model, collate([row], 0, parameter.device).tensors)
             pad_id = _padding_token(model, row, parameter.device)
@@ -225,13 +225,22 @@ class Classifier:
         order = by_length(rows)
         with self.opened(), tqdm(total=len(rows), desc="features", unit="row", delay=1, disable=not progress) as bar:
             in_order = self.outputs(self.batches([rows[i] for i in order], max_cells=max_cells), bar)
-        back = torch.argsort(torch.tensor(order))
+        back = torch.argsort(torch.tensor(order, device="cpu"))
         return Outputs(in_order.features.cpu()[back], in_order.logits.cpu()[back])
 
     @property
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """V, and b where there is one, by their names in the module."""
         return {f"{self.head.name}.{name}": value for name, value in self.head.module.named_parameters()}
+
+
+def widest(module: nn.Module) -> torch.dtype:
+    """Return the widest dtype among a model's weights, float32 at least: what it is computed in by default."""
+    dtype = torch.float32
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            dtype = torch.promote_types(dtype, parameter.dtype)
+    return dtype
 
 
 def first_row(inputs: Any) -> Any:
@@ -243,17 +252,18 @@ def first_row(inputs: Any) -> Any:
 
 @contextmanager
 def _own_forward(module: nn.Module) -> Iterator[None]:
-    """Take off the autocast that mixed-precision training with accelerate puts around ``forward``."""
-    own: dict[str, Any] = vars(module)
-    wrapped = own.get("forward")
-    if wrapped is None or "_original_forward" not in own:
-        yield
-        return
-    own["forward"] = own["_original_forward"]
+    """Take off the autocast that mixed-precision training with accelerate puts around ``forward``, also inside."""
+    wrapped: list[tuple[dict[str, Any], Any]] = []
+    for part in module.modules():
+        own: dict[str, Any] = vars(part)
+        if "forward" in own and "_original_forward" in own:
+            wrapped.append((own, own["forward"]))
+            own["forward"] = own["_original_forward"]
     try:
         yield
     finally:
-        own["forward"] = wrapped
+        for own, forward in wrapped:
+            own["forward"] = forward
 
 
 def _padding_token(module: nn.Module, row: Row, device: torch.device) -> int | None:

@@ -16,7 +16,7 @@ def initialise_head(head: Head, seed: int, deviation: float = 0.02) -> None:
     """Draw V from N(0, deviation²), the same on every device, and set b to 0, as BERT-like models begin."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        head.module.weight.copy_(torch.randn(head.module.weight.shape, generator=generator) * deviation)
+        head.module.weight.copy_(torch.randn(head.module.weight.shape, generator=generator, device="cpu") * deviation)
         if head.module.bias is not None:
             head.module.bias.zero_()
 
@@ -41,7 +41,7 @@ def set_head(head: Head, weight: Float[Tensor, "c h"], bias: Float[Tensor, " c"]
     with torch.no_grad():
         head.module.weight.copy_(weight)
         if head.module.bias is not None:
-            head.module.bias.copy_(torch.zeros(len(weight)) if bias is None else bias)
+            head.module.bias.copy_(weight.new_zeros(len(weight)) if bias is None else bias)
 
 
 def scale_head(head: Head, factor: float, *, bias: bool = False) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
+from ntk_lpft.devices import float32_products
 from ntk_lpft.errors import InputError
 
 
@@ -29,9 +31,45 @@ def check_finite(model: nn.Module) -> None:
             raise InputError(f"weight {name} of the model holds NaN or infinite values; load a sound checkpoint")
 
 
+def _check_recordable(model: nn.Module) -> None:
+    """Refuse weights of which autograd can keep no record."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_inference():
+            raise InputError(
+                f"weight {name} of the model was made under torch.inference_mode, so that it has no gradients; load "
+                "the model outside of it"
+            )
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """Compute as written, whatever the caller has switched on around it.
+
+    No autocast; no TF32 or bfloat16 in products of float32; gradients recorded; new tensors no narrower than float32;
+    no compiled code, which passes hooks by.
+
+    Args:
+        device: Where it is computed.
+    """
+    before = torch.get_default_dtype()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in sorted({"cpu", device.type}):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(float32_products())
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes long
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.callback(torch.set_default_dtype, before)
+        torch.set_default_dtype(torch.promote_types(before, torch.float32))
+        yield
+
+
 @contextmanager
 def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Put a model in eval mode, in one dtype, on one device, with one form of attention and without cache.
+
+    What the caller has switched on around it does not count, see `plain_arithmetic`.
 
     Attention goes through PyTorch's ``scaled_dot_product_attention`` held to its plain algorithm: left free, it
     chooses a fused one by the batch's content, so that blocks of one kernel would differ, and the eager code of
@@ -43,9 +81,10 @@ def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iter
         device: Where to.
 
     Raises:
-        InputError: NaN or infinite weights.
+        InputError: NaN or infinite weights, or such as were made under ``torch.inference_mode``.
     """
     check_finite(model)
+    _check_recordable(model)
     # The very tensors are kept, as a conversion there and back may round; ``Module.to`` replaces buffers.
     weights = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
@@ -54,7 +93,7 @@ def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iter
     try:
         model.eval()
         model.to(device=device, dtype=dtype)
-        with sdpa_kernel(SDPBackend.MATH):
+        with plain_arithmetic(device), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         for parameter, data in weights:

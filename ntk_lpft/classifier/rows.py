@@ -182,7 +182,7 @@ def collate(rows: Sequence[Row], pad_id: int, device: torch.device, start: int =
     Returns:
         The batch, its tensors of shape (n, T) on the device, T being the length of the longest row.
     """
-    columns = {name: [torch.tensor(row[name]) for row in rows] for name in rows[0]}
+    columns = {name: [torch.tensor(row[name], device="cpu") for row in rows] for name in rows[0]}
     columns["attention_mask"] = [torch.ones_like(ids) for ids in columns["input_ids"]]
     fills = {"input_ids": pad_id}
     return Batch(

@@ -82,7 +82,8 @@ class NTKDecomposition:
         if self.outputs != "full":
             return self.feature_kernel
         eye = torch.eye(self.num_labels, dtype=self.feature_kernel.dtype, device=self.feature_kernel.device)
-        return torch.einsum("nm,cd->ncmd", self.feature_kernel, eye)
+        # Not as a product of matrices, which an autocast around would round.
+        return self.feature_kernel[:, None, :, None] * eye[:, None, :]
 
     @cached_property
     def ft_effective(self) -> Float[Tensor, "n *c m *d"]:

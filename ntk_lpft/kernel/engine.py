@@ -16,14 +16,14 @@ from ntk_lpft.byte_sizes import format_bytes, parse_bytes
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import number_of_labels
 from ntk_lpft.classifier.rows import Row, fingerprint_rows
-from ntk_lpft.devices import resolve_device
+from ntk_lpft.devices import float32_products, resolve_device
 from ntk_lpft.kernel.body_parameters import Route
 from ntk_lpft.kernel.checkpoint import Checkpoint
 from ntk_lpft.kernel.cost import plan_for
 from ntk_lpft.kernel.decomposition import NTKDecomposition
 from ntk_lpft.kernel.memory import Plan, default_budget
 from ntk_lpft.kernel.passes import PassRunner
-from ntk_lpft.kernel.precision import matmul_mode, resolve_precision
+from ntk_lpft.kernel.precision import resolve_precision
 from ntk_lpft.kernel.selfcheck import run_self_check
 from ntk_lpft.kernel.settings import KernelSettings
 from ntk_lpft.kernel.setup import KernelSetup, read_rows, set_up
@@ -145,7 +145,7 @@ def _compute(
     store = Checkpoint(None if checkpoint is None else Path(checkpoint), identity)
     earlier = store.load()
     began = time.monotonic()
-    with classifier.opened(), matmul_mode(precision):
+    with classifier.opened(), float32_products(precision.tf32):
         setup = set_up(classifier, columns, extra, symmetric=symmetric, outputs=settings.outputs, precision=precision)
         check = _route(setup, settings.engine, budget)
         for notice in check.get("notices", []):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -64,14 +62,3 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     if precision.tf32 and device.type != "cuda":
         raise InputError(f"precision tf32 needs a CUDA device, not {device.type}; use float32")
     return precision
-
-
-@contextmanager
-def matmul_mode(precision: Precision) -> Iterator[None]:
-    """Allow TF32 only where asked for, and put the process's own setting back afterwards."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision.tf32
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

@@ -110,7 +110,7 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
 
 def _random_seeds(setup: KernelSetup) -> Float[Tensor, "2 c"]:
     generator = torch.Generator().manual_seed(0)
-    seeds = torch.randn((2, setup.seeds.shape[1]), generator=generator, dtype=torch.float64)
+    seeds = torch.randn((2, setup.seeds.shape[1]), generator=generator, dtype=torch.float64, device="cpu")
     return seeds.to(setup.seeds)
 
 

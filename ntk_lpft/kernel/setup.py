@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ntk_lpft.classifier.classifier import FORWARD_CELLS, Classifier, Outputs
 from ntk_lpft.classifier.head import number_of_labels
 from ntk_lpft.classifier.rows import Batch, Row, by_length
-from ntk_lpft.devices import resolve_device
+from ntk_lpft.devices import float32_products, resolve_device
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.body_parameters import BodyParameter, find_body_parameters
 from ntk_lpft.kernel.groups import group_parameters
 from ntk_lpft.kernel.layout import Layout
-from ntk_lpft.kernel.precision import Precision, matmul_mode, resolve_precision
+from ntk_lpft.kernel.precision import Precision, resolve_precision
 
 # Padding changes a well-posed model's logits by rounding alone; a model that sees padding differs by far more.
 _PADDING_TOLERANCE = 1e-4
@@ -231,7 +231,7 @@ def open_setup(
     rows, extra = read_rows(
         classifier, {"train": train} if evaluation is None else {"train": train, "evaluation": evaluation}
     )
-    with classifier.opened(), matmul_mode(kind):
+    with classifier.opened(), float32_products(kind.tf32):
         yield set_up(classifier, rows, extra, symmetric=True, outputs="full", precision=kind)
 
 

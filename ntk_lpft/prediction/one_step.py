@@ -255,7 +255,7 @@ def _feature_change(
     """J_φ(x) g of all samples, by split."""
     head = setup.classifier.head.module
     if not direction:
-        return in_order(setup, torch.zeros(setup.layout.samples, head.in_features))
+        return in_order(setup, torch.zeros(setup.layout.samples, head.in_features, device="cpu"))
     module = setup.classifier.module
     own = {name: parameter.detach() for name, parameter in module.named_parameters() if name in direction}
     # With V = I and b = 0 the logits are the features, whatever the model does between its body and its logits.

@@ -28,6 +28,7 @@ from ntk_lpft.bundled import cache_folder
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.features import Features
 from ntk_lpft.classifier.head_file import load_head, save_head
+from ntk_lpft.classifier.prepare import plain_arithmetic
 from ntk_lpft.classifier.rows import fingerprint_rows
 from ntk_lpft.errors import InputError
 from ntk_lpft.probing.logistic import LogisticHead, fit_logistic_head
@@ -36,8 +37,8 @@ from ntk_lpft.storage import read_tensors, tensor_digest, write_tensors
 from ntk_lpft.tasks import EncodedSplit
 from ntk_lpft.tasks.fingerprint import digest
 
-FEATURES = "ntk_lpft features 1"
-LOGISTIC = "ntk_lpft logistic head 1"
+FEATURES = "ntk_lpft features 2"
+LOGISTIC = "ntk_lpft logistic head 2"
 
 Say = Callable[[str], object]
 
@@ -96,7 +97,8 @@ def cached_features(
     weight = head.module.weight.detach().to("cpu", dtype)
     bias = None if head.module.bias is None else head.module.bias.detach().to("cpu", dtype)
     # Not the logits of the forward pass, so that they do not depend on whether the cache was hit.
-    return Features(features, nn.functional.linear(features, weight, bias), head)
+    with plain_arithmetic(features.device), torch.no_grad():
+        return Features(features, nn.functional.linear(features, weight, bias), head)
 
 
 def cached_logistic_head(
@@ -173,7 +175,6 @@ def feature_key(model: nn.Module | Classifier, inputs: Any, dtype: torch.dtype =
         "rows": fingerprint_rows(rows),
         "dtype": str(dtype),
         "device": classifier.device.type,
-        "tf32": str(classifier.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32),
         **{name: value for name, value in versions().items() if name != "python"},
     }
     return FeatureKey(identity, classifier, len(rows))

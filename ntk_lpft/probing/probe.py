@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ntk_lpft.choices import LOGISTIC, SOLVERS
 from ntk_lpft.classifier.classifier import Classifier, require_labels
 from ntk_lpft.classifier.head_file import save_head
+from ntk_lpft.classifier.prepare import plain_arithmetic
 from ntk_lpft.errors import InputError
 from ntk_lpft.probing.cache import Say, cached_features, cached_logistic_head
 from ntk_lpft.probing.path import LabelledFeatures, PathSettings, gradient_path
@@ -122,7 +123,8 @@ def linear_probe(
     }
     head = classifier.head.module
     samples = {
-        name: LabelledFeatures(outputs[name].features, torch.tensor(split.labels)) for name, split in splits.items()
+        name: LabelledFeatures(outputs[name].features, torch.tensor(split.labels, device="cpu"))
+        for name, split in splits.items()
     }
     if solver == LOGISTIC:
         most = _LOGISTIC_ITERATIONS if iterations is None else iterations
@@ -156,7 +158,8 @@ def _probe(
 ) -> LinearProbe:
     accuracies = {}
     for name, (features, labels) in samples.items():
-        logits = nn.functional.linear(features.to(weight.dtype), weight, bias)
+        with plain_arithmetic(features.device):
+            logits = nn.functional.linear(features.to(weight.dtype), weight, bias)
         accuracies[name] = float((logits.argmax(1) == labels).double().mean())
     metadata = {
         "solver": solver,

@@ -57,7 +57,8 @@ def pretrain_effective(feature_kernel: Float[Tensor, "n m"], num_classes: int) -
     check_feature_kernel(feature_kernel)
     check_num_classes(num_classes)
     identity = torch.eye(num_classes, dtype=feature_kernel.dtype, device=feature_kernel.device)
-    return torch.einsum("nm,cd->ncmd", feature_kernel, identity)
+    # Not as a product of matrices, which an autocast around would round.
+    return feature_kernel[:, None, :, None] * identity[:, None, :]
 
 
 def transposed(kernel: Float[Tensor, "n c m c"] | Float[Tensor, "n m"]) -> Tensor:

@@ -103,7 +103,7 @@ def measure_classifier(
             phi, logits = classifier.run(split)
         else:  # the model would be refused
             phi = torch.full_like(reference, math.nan)
-            logits = torch.full((len(split), classifier.head.module.out_features), math.nan)
+            logits = torch.full((len(split), classifier.head.module.out_features), math.nan, device="cpu")
         values = _of_features(phi, reference, classes) | _of_logits(logits, classes)
         measured += [Measurement(name, measure, value) for measure, value in values.items()]
     norms = gradient_norms(classifier, probe.splits[TRAIN]) if sound else (math.nan, math.nan)
