@@ -22,6 +22,7 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import parse_json
 
 PARTIAL = ".partial"
+OWN_METADATA = {"description", "sha256"}  # names of the metadata in files of tensors that `write_tensors` makes
 
 
 @contextmanager
@@ -162,7 +163,7 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
         raise InputError(
             f"{path} is truncated or no safetensors file ({error}); delete it and compute it again"
         ) from error
-    if set(metadata) != {"description", "sha256"}:
+    if set(metadata) != OWN_METADATA:
         raise InputError(f"{path} was not written by ntk_lpft (it has no description)")
     if _checksum(tensors, metadata["description"]) != metadata["sha256"]:
         raise InputError(f"{path} was altered after it was written (its checksum does not fit); compute it again")

@@ -22,8 +22,9 @@ class FeatureRun(RunFolder):
     COMMAND = "python -m analysis.experiments.features"
 
     def write_features(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-        """Write features and heads; the last file, as it marks the command as finished."""
+        """Write features and heads, and mark the command as finished."""
         write_tensors(self.file(self.FEATURES), tensors, {"command": self.COMMAND, **description})
+        self.seal()
 
     def features(self) -> dict[str, Tensor]:
         """Read features and heads by name.
@@ -31,7 +32,7 @@ class FeatureRun(RunFolder):
         Raises:
             InputError: The file is missing, damaged or altered.
         """
-        return read_tensors(self.file(self.FEATURES))[0]
+        return read_tensors(self.believed(self.FEATURES))[0]
 
 
 class ExperimentRun(RunFolder):
@@ -42,17 +43,18 @@ class ExperimentRun(RunFolder):
     MARKER = SUMMARY
 
     def write_results(self, table: pd.DataFrame, summary: Mapping[str, Any]) -> None:
-        """Write table and summary, which marks the command as finished."""
+        """Write table and summary, and mark the command as finished."""
         write_table(self.file(self.TABLE), table)
         write_json(self.file(self.SUMMARY), summary)
+        self.seal()
 
     def summary(self) -> dict[str, Any]:
         """Read the summary.
 
         Raises:
-            InputError: It is missing or damaged.
+            InputError: It is missing, damaged or altered.
         """
-        return read_json(self.file(self.SUMMARY))
+        return read_json(self.believed(self.SUMMARY))
 
 
 class SamplingRun(ExperimentRun):

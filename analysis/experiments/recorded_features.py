@@ -58,14 +58,13 @@ def read_run(folder: FinetuneRun) -> RecordedRun:
     Raises:
         InputError: There is no finished run in it, or its files are damaged.
     """
-    metrics = folder.metrics()
+    metrics, config = folder.metrics(), folder.config()
     try:
-        config = folder.config()
         known = {f.name for f in dataclasses.fields(FinetuneOptions)}
         options = FinetuneOptions(**{name: value for name, value in config["options"].items() if name in known})
         prints = {name: part["fingerprint"] for name, part in config["data"].items()}
         return RecordedRun(folder, options, int(config["options"]["seed"]), prints, dict(metrics["head"]))
-    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{folder.CONFIG} or {folder.METRICS} in {folder.path} is damaged, or was not written by `{folder.COMMAND}`"
         ) from error
@@ -188,7 +187,7 @@ def _heads_before(run: RecordedRun, head: Head) -> tuple[dict[str, Tensor], str]
         reasons.append(_take(heads, "pretrained_head", head, run.norms.get("norm_before")))
     try:
         if options.method.startswith("lp"):
-            head_from_file(head, run.folder.file(run.folder.PROBE_HEAD))
+            head_from_file(head, run.folder.believed(run.folder.PROBE_HEAD))
         elif not heads:
             return heads, "; ".join(filter(None, reasons))
         if options.method != "lp":

@@ -56,6 +56,8 @@ def read_part(path: str | Path, part: str | None = None) -> StoredPart:
         InputError: As for ``read_tensors``; also a file of another format, or without that part.
     """
     file = kernel_file(path)
+    if file != Path(path):
+        KernelRun(path).believed(KernelRun.KERNEL)
     tensors, description = read_tensors(file)
     if description.get("format") != FORMAT:
         raise InputError(f"{file} holds no kernel (format {description.get('format')!r})")

@@ -48,6 +48,6 @@ class CalibrationRun(RunFolder):
             One row for each measure of a split at a stage.
 
         Raises:
-            InputError: The table is missing or damaged.
+            InputError: The table is missing, damaged or altered.
         """
-        return read_table(self.file(self.MEASURES), ("split", "stage", "measure", "value"), ("value",))
+        return read_table(self.believed(self.MEASURES), ("split", "stage", "measure", "value"), ("value",))

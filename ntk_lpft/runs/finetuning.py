@@ -87,8 +87,15 @@ class FinetuneRun(RunFolder):
             shutil.rmtree(self.file(name), ignore_errors=True)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Write what was measured; the last file, as it marks the run as complete."""
+        """Write what was measured, and mark the run as complete."""
         write_json(self.file(self.METRICS), metrics)
+        self.seal()
+
+    def sealed_files(self) -> list[str]:
+        """Paths, from the folder, of the files that get a checksum, those of the model among them."""
+        folders = (self.file(name) for name in (self.MODEL, self.ADAPTER))
+        below = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+        return [*super().sealed_files(), *(path.relative_to(self.path).as_posix() for path in below)]
 
     def metrics(self) -> dict[str, Any]:
         """Read what was measured at the end.
@@ -101,9 +108,9 @@ class FinetuneRun(RunFolder):
         """
         if not self.path.is_dir():
             raise InputError(f"run folder {self.path} does not exist")
-        if not self.finished:
+        if not self.file(self.METRICS).is_file():
             raise InputError(f"{self.path} holds no finished run (it has no {self.METRICS}); finish it with --resume")
-        path = self.file(self.METRICS)
+        path = self.believed(self.METRICS)
         content = read_json(path)
         texts = all(isinstance(content.get(name), str) for name in ("method", "model", "dataset"))
         if not texts or not isinstance(content.get("seed"), int):
@@ -133,7 +140,7 @@ class FinetuneRun(RunFolder):
                 f"run folder {self.path} has no {self.PREDICTIONS}, so no logits; give a folder of a finished "
                 f"`{self.COMMAND}`, or files by --logits and --labels"
             )
-        tensors, _ = read_tensors(path)
+        tensors, _ = read_tensors(self.believed(self.PREDICTIONS))
         names = [name.removesuffix("/logits") for name in sorted(tensors) if name.endswith("/logits")]
         if not names:
             raise InputError(f"{path} holds no logits (tensors SPLIT/logits); train the run again")
@@ -165,8 +172,9 @@ class FinetuneRun(RunFolder):
         return self._log(self.PROBE_PATH)
 
     def _log(self, name: str) -> pd.DataFrame | None:
-        path = self.file(name)
-        return read_tracking(path) if path.is_file() else None
+        if not self.file(name).is_file() and not self.sealed(name):
+            return None
+        return read_tracking(self.believed(name))
 
     def write_comparison(self, one_step: pd.DataFrame, flow: pd.DataFrame) -> None:
         """Write how far predictions of single steps, and of many, are from the real ones."""
@@ -180,7 +188,7 @@ class HeadScaleGrid(RunFolder):
     GRID: ClassVar[str] = "head_scale.csv"
     PICTURE: ClassVar[str] = "head_scale.png"
     COLUMNS: ClassVar[Sequence[str]] = ("head_scale", "norm_at_start", "split", "feature_difference", "accuracy")
-    RESULTS = (GRID, PICTURE)
+    RESULTS = (RunFolder.CONFIG, GRID, PICTURE)
     MARKER = GRID
     COMMAND = FinetuneRun.COMMAND
 
@@ -194,7 +202,7 @@ class HeadScaleGrid(RunFolder):
         return self.path.is_dir() and any(self.path.iterdir())
 
     def write_grid(self, grid: pd.DataFrame) -> None:
-        """Write one row for each factor and split."""
+        """Write one row for each factor and split; `seal` marks the grid as complete."""
         write_table(self.file(self.GRID), grid)
 
     def grid(self) -> pd.DataFrame:
@@ -204,7 +212,7 @@ class HeadScaleGrid(RunFolder):
             A table with ``COLUMNS`` and further measures.
 
         Raises:
-            InputError: The table is missing or damaged.
+            InputError: The table is missing, damaged or altered.
         """
         numbers = [name for name in self.COLUMNS if name != "split"]
-        return read_table(self.file(self.GRID), self.COLUMNS, numbers)
+        return read_table(self.believed(self.GRID), self.COLUMNS, numbers)

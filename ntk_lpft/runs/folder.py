@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ntk_lpft.checksums import CHECKSUMS, check_file, read_checksums, write_checksums
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import read_json
 from ntk_lpft.storage import remove_partials, write_json
+
+_PROMISE = "checksums"  # the setting that tells a run that is not complete from one of a version without checksums
 
 
 class RunFolder:
@@ -23,7 +26,7 @@ class RunFolder:
         path: The folder.
         CONFIG: Settings, versions and data of the run, which replay it by ``--config``.
         RESULTS: Names of all files that the command writes.
-        MARKER: The file that is there when and only when the run is complete.
+        MARKER: The last of the results; the run is complete once their checksums are written, after it.
         COMMAND: How the command is called.
     """
 
@@ -47,7 +50,48 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the folder holds a run that came to its end."""
-        return self.file(self.MARKER).is_file()
+        return self.file(self.MARKER).is_file() and (self.file(CHECKSUMS).is_file() or not self._promises_checksums())
+
+    def _promises_checksums(self) -> bool:
+        """Whether the run was to write checksums; those of earlier versions were not."""
+        path = self.file(self.CONFIG)
+        try:
+            return path.is_file() and _PROMISE in read_json(path)
+        except InputError:
+            return True
+
+    def seal(self) -> None:
+        """Write the checksums of all files that are there: the run is complete, and they will not change any more."""
+        write_checksums(self.path, self.sealed_files())
+
+    def sealed_files(self) -> list[str]:
+        """Paths, from the folder, of the files that get a checksum."""
+        return [name for name in self.RESULTS if self.file(name).is_file()]
+
+    def sealed(self, name: str) -> bool:
+        """Whether the complete run had a file of that name."""
+        return self.file(CHECKSUMS).is_file() and name in read_checksums(self.path)
+
+    def believed(self, name: str) -> Path:
+        """Find a file, and make sure that it is as the run wrote it.
+
+        Args:
+            name: The file's path from the folder.
+
+        Returns:
+            Its path; without a look at it where the run is not complete, or of a version that wrote no checksums.
+
+        Raises:
+            InputError: A complete run's file is gone or was altered, or the checksums are.
+        """
+        if self.file(CHECKSUMS).is_file():
+            return check_file(self.path, name, read_checksums(self.path))
+        if self.file(self.MARKER).is_file() and self._promises_checksums():
+            raise InputError(
+                f"{self.path} has no {CHECKSUMS}, so that nobody knows whether its files are as they were written; "
+                f"run `{self.COMMAND}` again"
+            )
+        return self.file(name)
 
     def written(self) -> list[str]:
         """Names of the results that are there."""
@@ -79,13 +123,13 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier run wrote, and what killed processes left; not each file is written again."""
-        for name in self.RESULTS:
+        for name in (CHECKSUMS, *self.RESULTS):
             self.file(name).unlink(missing_ok=True)
         remove_partials(self.path)
 
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Write the settings of the run, under the name of its command."""
-        write_json(self.file(self.CONFIG), {"command": self.COMMAND, **content})
+        write_json(self.file(self.CONFIG), {"command": self.COMMAND, _PROMISE: CHECKSUMS, **content})
 
     def config(self) -> dict[str, Any]:
         """Read the settings of the run.
@@ -94,9 +138,9 @@ class RunFolder:
             The content of ``config.json``: ``command``, and what ``write_config`` was given.
 
         Raises:
-            InputError: They are missing or damaged.
+            InputError: They are missing, damaged or altered.
         """
-        return read_json(self.file(self.CONFIG))
+        return read_json(self.believed(self.CONFIG))
 
     def check_same(self, content: Mapping[str, Any], parts: Sequence[str]) -> None:
         """Refuse to go on with a run under other settings.
@@ -110,7 +154,7 @@ class RunFolder:
         """
         path = self.file(self.CONFIG)
         try:
-            before = read_json(path)
+            before = self.config() if self.finished else read_json(path)
             stored = {part: dict(before[part]) for part in parts}
         except (InputError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"--resume: {path} is damaged; start anew with --overwrite") from error

@@ -58,6 +58,6 @@ class KernelRun(RunFolder):
             The content of ``summary.json``.
 
         Raises:
-            InputError: It is missing or damaged.
+            InputError: It is missing, damaged or altered.
         """
-        return read_json(self.file(self.SUMMARY))
+        return read_json(self.believed(self.SUMMARY))

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,10 @@ from ntk_lpft.storage import whole_file
 COLUMNS = ("step", "epoch", "split", "measure", "value")
 TRAIN = "train"
 ALL = "all"  # the split of what has no samples
-_HEADER = (",".join(COLUMNS) + "\n").encode()
+CHECK = "crc32"  # the last column of a log: of the file up to there, without this column
+_PLAIN_HEADER = (",".join(COLUMNS) + "\n").encode()  # of tables that are written as a whole
+_HEADER = (",".join([*COLUMNS, CHECK]) + "\n").encode()
+_FIRST_CHECK = zlib.crc32(_HEADER)
 
 
 class Measurement(NamedTuple):
@@ -37,10 +41,12 @@ class Measurement(NamedTuple):
 
 
 class TrackingLog:
-    """The file ``tracking.csv`` of a run, with the columns step, epoch, split, measure and value.
+    """The file ``tracking.csv`` of a run, with the columns step, epoch, split, measure, value and crc32.
 
-    The rows of one moment (one optimizer step) are written in one go and are on the disk when ``append`` returns. An
-    undefined value (NaN) is an empty field. ``read_tracking`` may read the file at any time.
+    The last column is a checksum over all that stands in the other columns, down to its row: a log that was altered is
+    refused, while it grows and afterwards. The rows of one moment (one optimizer step) are written in one go and are on
+    the disk when ``append`` returns. An undefined value (NaN) is an empty field. ``read_tracking`` may read the file at
+    any time.
 
     A run that goes on from a checkpoint keeps the rows before the checkpoint's step. The rows of later steps are
     dropped, as those steps are trained again, and so are those of the step itself, which the crash may have cut off:
@@ -63,12 +69,13 @@ class TrackingLog:
         self.path = Path(path)
         self.to_repeat: int | None = None
         kept: list[bytes] = []
+        self._check = _FIRST_CHECK
         self._steps: list[int] = []
-        for (step, *_), line in _complete_rows(self.path):
+        for (step, *_), text in _complete_rows(self.path):
             if resume_step is None:
                 raise InputError(f"{self.path} has rows already; resume that run, or start anew with --overwrite")
             if step < resume_step:
-                kept.append(line)
+                kept.append(self._with_check(text))
                 self._steps.append(step)
             elif step == resume_step:
                 self.to_repeat = step
@@ -102,14 +109,28 @@ class TrackingLog:
                 f"{self.path}: step {step} comes after step {self._steps[-1]} was recorded; "
                 "open the log with the checkpoint's step"
             )
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        for split, measure, value in measurements:
-            number = "" if math.isnan(value) else repr(float(value))
-            writer.writerow([int(step), repr(float(epoch)), split, measure, number])
-        self._write(text.getvalue().encode())
+        rows = [self._row(int(step), float(epoch), *measured) for measured in measurements]
+        before = self._check
+        try:
+            self._write(b"".join(map(self._with_check, rows)))
+        except BaseException:
+            self._check = before
+            raise
         self._steps.append(step)
         return True
+
+    def _row(self, step: int, epoch: float, split: str, measure: str, value: float) -> bytes:
+        text = io.StringIO()
+        number = "" if math.isnan(value) else repr(float(value))
+        csv.writer(text, lineterminator="").writerow([step, repr(epoch), split, measure, number])
+        if "\n" in text.getvalue():
+            raise InputError(f"{self.path}: a line break in {split!r} or {measure!r}; give it another name")
+        return text.getvalue().encode()
+
+    def _with_check(self, text: bytes) -> bytes:
+        """Put the checksum behind a row that is to be the next, and an end of line behind that."""
+        self._check = zlib.crc32(text, self._check)
+        return b"%s,%08x\n" % (text, self._check)
 
     def _write(self, data: bytes) -> None:
         with named_disk_errors(self.path), open(self.path, "r+b", buffering=0) as file:
@@ -133,14 +154,14 @@ def read_tracking(path: str | Path) -> pd.DataFrame:
     """Read a tracking log, which may be being written.
 
     Args:
-        path: The file, or another of the same columns.
+        path: The file, or another of the same columns, with or without the checksums.
 
     Returns:
         A table with the columns step (int), epoch (float), split, measure (text) and value (float, NaN where it is
         undefined); without the last line where that is not complete yet.
 
     Raises:
-        InputError: The file is missing, or no tracking log.
+        InputError: The file is missing, no tracking log, or was altered.
     """
     path = Path(path)
     if not path.is_file():
@@ -167,24 +188,43 @@ def _complete_rows(path: Path) -> list[tuple[_Row, bytes]]:
         path: The log.
 
     Returns:
-        Each line as a row and as its bytes; none where the file is missing or empty.
+        Each line as a row and as its bytes, without checksum and end of line; none where the file is missing or empty.
 
     Raises:
-        InputError: A complete line is no row.
+        InputError: A complete line is no row, or its checksum does not fit.
     """
     content = path.read_bytes() if path.is_file() else b""
     complete = content[: content.rfind(b"\n") + 1]
-    header, *lines = complete.splitlines(keepends=True) or [_HEADER]
+    header, *lines = complete.split(b"\n")[:-1] or [_HEADER[:-1]]
     # A header that is torn is the beginning of the header.
-    if header != _HEADER or not (complete or _HEADER.startswith(content)):
+    if header + b"\n" not in (_HEADER, _PLAIN_HEADER) or not (complete or _HEADER.startswith(content)):
         raise InputError(f"{path} is no tracking log: its first line is not {_HEADER.decode().strip()}")
-    return [(_parsed(line, f"{path}, line {number}"), line) for number, line in enumerate(lines, start=2)]
+    rows, check = [], _FIRST_CHECK
+    for number, line in enumerate(lines, start=2):
+        where, text = f"{path}, line {number}", line
+        if header + b"\n" == _HEADER:
+            text, _, written = line.rpartition(b",")
+            check = zlib.crc32(text, check)
+            if written != b"%08x" % check:
+                raise _altered(where)
+        rows.append((_parsed(text, where), text))
+    text, _, written = content[len(complete) : -1].rpartition(b",")
+    if header + b"\n" == _HEADER and written == b"%08x" % zlib.crc32(text, check):
+        raise _altered(f"{path}, line {len(lines) + 2}")  # whole, but for an end of line that became another byte
+    return rows
 
 
-def _parsed(line: bytes, where: str) -> _Row:
+def _altered(where: str) -> InputError:
+    return InputError(f"{where} was altered or damaged (its checksum does not fit)")
+
+
+def _parsed(text: bytes, where: str) -> _Row:
     try:
-        (fields,) = csv.reader([line.decode()])
+        (fields,) = csv.reader([text.decode()])
         step, epoch, split, measure, value = fields
-        return _Row(int(step), float(epoch), split, measure, float(value or "nan"))
+        row = _Row(int(step), float(epoch), split, measure, float(value or "nan"))
     except (ValueError, csv.Error) as error:
         raise InputError(f"{where} is no row of {', '.join(COLUMNS)}; the file was altered or damaged") from error
+    if not 0 <= row.step < 2**63 or not 0 <= row.epoch < math.inf:
+        raise InputError(f"{where}: step {step} and epoch {epoch} cannot be; the file was altered or damaged")
+    return row

@@ -91,11 +91,13 @@ def test_a_run_has_begun_with_its_config_and_ends_with_its_marker(tmp_path: Path
     run = Small(tmp_path)
     run.write_config({"options": {"seed": 3}})
     assert (run.begun, run.finished) == (True, False)
-    assert run.config() == {"command": "python -m small", "options": {"seed": 3}}
+    assert run.config() == {"command": "python -m small", "checksums": "checksums.json", "options": {"seed": 3}}
     fill(tmp_path, "table.csv")
+    assert not run.finished
+    run.seal()
     assert run.finished
     fill(tmp_path, "config.json")
-    with pytest.raises(InputError, match=r"config\.json cannot be read as JSON"):
+    with pytest.raises(InputError, match=r"config\.json was altered"):
         run.config()
 
 

@@ -7,14 +7,17 @@ import math
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
+from helpers.bit_flips import FLIPS, flipped
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs.tracking_log import COLUMNS, Measurement, TrackingLog, read_tracking
 
-HEADER = "step,epoch,split,measure,value\n"
+HEADER = "step,epoch,split,measure,value,crc32\n"
+PLAIN = "step,epoch,split,measure,value\n"
 
 
 def moment(step: int) -> list[Measurement]:
@@ -39,12 +42,14 @@ def by_hand(path: Path) -> list[list[str]]:
 
 def test_rows_are_tidy_and_exact(tmp_path: Path) -> None:
     filled(tmp_path / "tracking.csv", (0, 1))
-    text = (tmp_path / "tracking.csv").read_text()
-    assert text == HEADER + (
-        "0,0.0,all,head_norm,0.1\n0,0.0,train,loss,3.141592653589793\n0,0.0,ood.sst5,linear_cka,\n"
-        "1,0.3333333333333333,all,head_norm,1.1\n1,0.3333333333333333,train,loss,1.5707963267948966\n"
-        "1,0.3333333333333333,ood.sst5,linear_cka,\n"
-    )
+    rows = [
+        "0,0.0,all,head_norm,0.1", "0,0.0,train,loss,3.141592653589793", "0,0.0,ood.sst5,linear_cka,",
+        "1,0.3333333333333333,all,head_norm,1.1", "1,0.3333333333333333,train,loss,1.5707963267948966",
+        "1,0.3333333333333333,ood.sst5,linear_cka,",
+    ]  # fmt: skip
+    sums = [zlib.crc32((HEADER + "".join(rows[: i + 1])).encode()) for i in range(len(rows))]
+    expected = "".join(f"{row},{check:08x}\n" for row, check in zip(rows, sums, strict=True))
+    assert (tmp_path / "tracking.csv").read_text() == HEADER + expected
     table = read_tracking(tmp_path / "tracking.csv")
     assert list(table.columns) == list(COLUMNS)
     assert table["step"].tolist() == [0, 0, 0, 1, 1, 1]
@@ -188,11 +193,17 @@ def test_a_failure_while_going_on_loses_nothing(tmp_path: Path, monkeypatch) -> 
         ("a,b\n1,2\n", "is no tracking log"),
         ("a,b", "is no tracking log"),
         ("\n" + HEADER, "is no tracking log"),
-        (HEADER + "0,0.0,train,loss\n", "line 2 is no row"),
-        (HEADER + "0,0.0,train,loss,1\n\n", "line 3 is no row"),
-        (HEADER + "0,0.0,train,loss,high\n", "line 2 is no row"),
-        (HEADER + "0.5,0.0,train,loss,1\n", "line 2 is no row"),
-        (HEADER + "0,0.0,train,loss,1\n\0\0\0\n", "line 3 is no row"),
+        (PLAIN + "0,0.0,train,loss\n", "line 2 is no row"),
+        (PLAIN + "0,0.0,train,loss,1\n\n", "line 3 is no row"),
+        (PLAIN + "0,0.0,train,loss,high\n", "line 2 is no row"),
+        (PLAIN + "0.5,0.0,train,loss,1\n", "line 2 is no row"),
+        (PLAIN + "0,0.0,train,loss,1\n\0\0\0\n", "line 3 is no row"),
+        (PLAIN + "9223372036854775808,0.0,train,loss,1\n", "line 2: step 9223372036854775808 and epoch 0.0 cannot be"),
+        (PLAIN + "-1,0.0,train,loss,1\n", "line 2: step -1 and"),
+        (PLAIN + "1,inf,train,loss,1\n", "epoch inf cannot be"),
+        (PLAIN + "1,nan,train,loss,1\n", "epoch nan cannot be"),
+        (HEADER + "0,0.0,train,loss,1\n", "line 2 was altered or damaged"),
+        (HEADER + "0,0.0,train,loss,1,00000000\n", "line 2 was altered or damaged"),
     ],
 )
 def test_files_that_are_no_log_stay_as_they_are(content: str, words: str, tmp_path: Path) -> None:
@@ -207,3 +218,43 @@ def test_files_that_are_no_log_stay_as_they_are(content: str, words: str, tmp_pa
 def test_a_missing_file_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_tracking(tmp_path / "tracking.csv")
+
+
+def test_any_flipped_bit_is_seen(tmp_path: Path) -> None:
+    """Also by a log that goes on; not even an end of line that became another byte passes as a row cut off."""
+    path = filled(tmp_path / "tracking.csv", (0, 1)).path
+    assert flipped(path, lambda: read_tracking(path).to_csv()) == FLIPS
+    whole = path.read_bytes()
+    for bit in range(8):
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1 << bit]))
+        for opened in (read_tracking, lambda p: TrackingLog(p, 3)):
+            with pytest.raises(InputError, match="line 7 was altered or damaged"):
+                opened(path)
+
+
+def test_rows_that_are_gone_doubled_or_exchanged_are_seen(tmp_path: Path) -> None:
+    path = filled(tmp_path / "tracking.csv").path
+    header, *rows = path.read_text().splitlines(keepends=True)
+    for altered in (rows[1:], [rows[0], *rows], [rows[1], rows[0], *rows[2:]], rows[:3] + rows[6:]):
+        path.write_text(header + "".join(altered))
+        for opened in (read_tracking, lambda p: TrackingLog(p, 3)):
+            with pytest.raises(InputError, match=r"line \d was altered or damaged"):
+                opened(path)
+
+
+def test_a_log_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "tracking.csv"
+    path.write_text(PLAIN + "0,0.0,all,head_norm,0.1\n3,1.0,all,head_norm,3.1\n")
+    assert read_tracking(path)["value"].tolist() == [0.1, 3.1]
+    log = TrackingLog(path, 3)
+    assert log.append(3, 1.0, [Measurement("all", "head_norm", 3.1)])
+    assert path.read_text().startswith(HEADER)
+    assert read_tracking(path)["value"].tolist() == [0.1, 3.1]
+
+
+def test_names_with_line_breaks_are_refused(tmp_path: Path) -> None:
+    log = filled(tmp_path / "tracking.csv")
+    before = log.path.read_bytes()
+    with pytest.raises(InputError, match="a line break in"):
+        log.append(8, 1.0, [Measurement("ood.a\nb", "loss", 1.0)])
+    assert log.path.read_bytes() == before

@@ -57,8 +57,9 @@ def calibrate(options: CalibrateOptions) -> Path:
         calibrated = [calibrate_run(run, options, steps.update) for run in runs]
     libraries = {**versions(), "scipy": scipy.__version__, "scikit-learn": sklearn.__version__}
     folder.clear()
-    report.write(folder, calibrated)
     folder.write_config({"options": stored_options(options), "versions": libraries})
+    report.write(folder, calibrated)
+    folder.seal()
     report.show(folder, calibrated, options.bins)
     return folder.path
 

@@ -73,6 +73,7 @@ def compute(options: ComputeOptions) -> Path:
         max_iter=options.max_iter,
     )
     report.write(run, results, parts, labels, samples.task.label_names, head_norm=head_norm(classifier.head))
+    run.seal()
     run.drop_partial_kernel()
     report.show(run, results, parts)
     return run.path

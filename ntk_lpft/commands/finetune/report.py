@@ -151,6 +151,7 @@ def write_grid(grid: HeadScaleGrid, factors: Sequence[float]) -> None:
     )
     grid.write_grid(table)
     pictures.save(pictures.head_scale_curves(table), grid.file(grid.PICTURE))
+    grid.seal()
     last = members[factors[-1]]
     shown = [name for name in ("train", "test") if name in last["splits"]]
     columns = [(measure, name) for measure in _GRID_COLUMNS for name in shown]

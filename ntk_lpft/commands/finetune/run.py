@@ -60,6 +60,8 @@ def finetune(settings: RunSettings, task: Task) -> Path:
     for member in members:
         train_one(member, task)
     if writes:
+        grid.clear()
+        grid.write_config({"options": settings.to_json(), "versions": _versions()})
         report.write_grid(grid, factors)
     return grid.path
 
@@ -146,10 +148,14 @@ def _check_sizes(task: Task, splits: Mapping[str, EncodedSplit]) -> None:
         )
 
 
+def _versions() -> dict[str, str]:
+    return versions() | {name: version(name) for name in ("peft", "accelerate")}
+
+
 def _config(settings: RunSettings, task: Task, splits: Mapping[str, EncodedSplit]) -> dict[str, Any]:
     return {
         "options": settings.to_json(),
-        "versions": versions() | {name: version(name) for name in ("peft", "accelerate")},
+        "versions": _versions(),
         "data": {
             name: {"fingerprint": split.fingerprint, "rows": len(split), "truncated": split.n_truncated}
             for name, split in splits.items()

@@ -18,6 +18,7 @@ from transformers import AutoModel
 from analysis.experiments.features import main
 from ntk_lpft.classifier.head_file import load_head, save_head
 from ntk_lpft.commands.finetune import main as finetune
+from ntk_lpft.runs import FinetuneRun
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +117,7 @@ def test_a_head_that_is_not_the_runs_is_left_out_and_said_so(
     metrics["head"]["norm_before"] *= 1.1
     path.write_text(json.dumps(metrics))
     (tmp_path / "run" / "probe_head.safetensors").unlink()
+    FinetuneRun(tmp_path / "run").seal()
     found = of(tmp_path, "run", tmp_path / "out")
     assert set(found) == {"features", "labels", "head_weight", "head_bias", "pretrained_features"}
     said = json.loads((tmp_path / "out" / "config.json").read_text())["left_out"]
@@ -143,17 +145,23 @@ def test_bad_input_is_one_line_and_writes_nothing(
     damaged = tmp_path / "damaged"
     shutil.copytree(runs / "ft", damaged)
     (damaged / "config.json").write_text('{"options": 3}')
+    FinetuneRun(damaged).seal()
+    altered = tmp_path / "altered"
+    shutil.copytree(runs / "ft", altered)
+    (altered / "config.json").write_text("{}")
     moved = tmp_path / "moved"
     shutil.copytree(runs / "ft", moved)
     save_csv(tmp_path / "test.csv", examples(7, seed=9))
     config = json.loads((moved / "config.json").read_text())
     config["options"]["test_file"] = str(tmp_path / "test.csv")
     (moved / "config.json").write_text(json.dumps(config))
+    FinetuneRun(moved).seal()
     out = tmp_path / "out"
     for words, part in (
         (["--run", tmp_path / "no"], "does not exist"),
         (["--run", begun], "no finished run"),
         (["--run", damaged], "is damaged"),
+        (["--run", altered], "config.json was altered after it was written"),
         (["--run", moved], "has changed since"),
         (["--run", runs / "ft", "--split", "ood.x"], "choose one of train, validation, test"),
         (["--run", runs / "ft", "--n-eval", 0], "--n-eval 0 must be 1 or more"),
