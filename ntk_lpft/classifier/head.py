@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,12 +76,8 @@ def _observed(module: nn.Module, seen: dict[str, Tensor]) -> Iterator[None]:
     def after(_: nn.Module, args: object, output: Tensor) -> None:
         seen["output"] = output
 
-    hooks = [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
-    try:
+    with module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def features_and_logits(
@@ -135,17 +131,11 @@ def find_head(model: nn.Module, tensors: Mapping[str, Tensor]) -> Head:
     def note(name: str, module: nn.Linear) -> Any:
         return module.register_forward_hook(lambda *_: called.append((name, module)))
 
-    hooks = [
-        note(name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == labels
-    ]
-    try:
-        with torch.no_grad():
-            logits = logits_of(model, tensors)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear) and module.out_features == labels:
+                hooks.enter_context(note(name, module))
+        logits = logits_of(model, tensors)
     if logits.dim() != 2 or logits.shape[1] != labels:
         raise InputError(f"the model returns logits of shape {tuple(logits.shape)}, not (samples, {labels})")
     if not torch.isfinite(logits).all():

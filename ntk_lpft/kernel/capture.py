@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from ntk_lpft.classifier.head import logits_of
 from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.kernel.body_parameters import BodyParameter
 from ntk_lpft.kernel.gradients import SampleGradients
+from ntk_lpft.kernel.rules import LayerCalls
 
 
 class CaptureError(RuntimeError):
@@ -41,16 +42,12 @@ class _Observer:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Hooks are there inside this context only."""
-        hooks = []
-        for module in self.modules:
-            if isinstance(module, nn.Embedding):
-                hooks.append(module.register_forward_pre_hook(self._expand))
-            hooks.append(module.register_forward_hook(self._note, with_kwargs=True))
-        try:
+        with ExitStack() as hooks:
+            for module in self.modules:
+                if isinstance(module, nn.Embedding):
+                    hooks.enter_context(module.register_forward_pre_hook(self._expand))
+                hooks.enter_context(module.register_forward_hook(self._note, with_kwargs=True))
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def _expand(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Look positions up once for each sample where the model shares one row of them, (1, T)."""
@@ -182,7 +179,7 @@ def _record(
     outputs = pairs[0][1] if len(pairs) == 1 else torch.cat([g for _, g in pairs], dim=1)
     module, local = parameter.owners[0]
     try:
-        return parameter.rule.record(module, local, inputs, outputs, start, dtype)
+        return parameter.rule.record(module, local, LayerCalls(inputs, outputs, start, dtype))
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:

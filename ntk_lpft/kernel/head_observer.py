@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class HeadObserver:
@@ -23,14 +22,9 @@ class HeadObserver:
         self.features: list[Tensor] = []
         self.logits: list[Tensor] = []
 
-    def __enter__(self) -> HeadObserver:
-        self._hook = self.head.register_forward_hook(self._note, with_kwargs=True)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._hook.remove()
+    def installed(self) -> RemovableHandle:
+        """Watch the head for as long as the context that is returned lasts."""
+        return self.head.register_forward_hook(self._note, with_kwargs=True)
 
     def _note(self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
         value = args[0] if args else next(iter(kwargs.values()))

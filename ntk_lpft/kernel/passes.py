@@ -150,7 +150,7 @@ class PassRunner:
             view.clear()
             try:
                 for batch in setup.batches(self.max_cells, max_rows):
-                    with view:
+                    with view.installed():
                         captured = capture(
                             setup.classifier.module, parameters, batch, setup.seeds, setup.precision.product
                         )

@@ -4,9 +4,8 @@ A new kind of layer is one new class with ``@register``. A rule need not be righ
 each parameter's rule is checked against plain autograd on the model at hand before it is used.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Shaped
@@ -14,6 +13,23 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients, keep_active, sum_by_token
+
+
+@dataclass(frozen=True)
+class LayerCalls:
+    """What a module was called with, and the gradients with respect to what it returned.
+
+    Attributes:
+        inputs: What the module was called with; several calls stand one after the other along t.
+        grads: Gradients of the k channels with respect to the module's outputs.
+        start: Internal number of the first sample.
+        dtype: What floating-point results are stored in.
+    """
+
+    inputs: Shaped[Tensor, "n t *i"]
+    grads: Float[Tensor, "n t k o"]
+    start: int
+    dtype: torch.dtype
 
 
 class Rule(ABC):
@@ -24,24 +40,13 @@ class Rule(ABC):
         """Whether the rule is meant for this module."""
 
     @abstractmethod
-    def record(
-        self,
-        module: nn.Module,
-        parameter: str,
-        inputs: Shaped[Tensor, "n t *i"],
-        grads: Float[Tensor, "n t k o"],
-        start: int,
-        dtype: torch.dtype,
-    ) -> SampleGradients:
+    def record(self, module: nn.Module, parameter: str, calls: LayerCalls) -> SampleGradients:
         """Per-sample gradients of one parameter.
 
         Args:
             module: The module.
             parameter: The parameter's name in the module.
-            inputs: What the module was called with; several calls stand one after the other along t.
-            grads: Gradients of the k channels with respect to the module's outputs.
-            start: Internal number of the first sample.
-            dtype: What floating-point results are stored in.
+            calls: Its calls on some samples.
 
         Returns:
             The gradients, in the most compact form.
@@ -78,20 +83,12 @@ class DenseLayer(Rule):
         plain = any(isinstance(module, kind) and type(module).forward is kind.forward for kind in (nn.Linear, Conv1D))
         return plain and {name for name, _ in module.named_parameters(recurse=False)} <= {"weight", "bias"}
 
-    def record(
-        self,
-        module: nn.Module,
-        parameter: str,
-        inputs: Shaped[Tensor, "n t *i"],
-        grads: Float[Tensor, "n t k o"],
-        start: int,
-        dtype: torch.dtype,
-    ) -> SampleGradients:
+    def record(self, module: nn.Module, parameter: str, calls: LayerCalls) -> SampleGradients:
         """Outer-product factors of the weight, or the bias's gradient."""
         if parameter == "bias":
-            return DenseGradients(start, grads.sum(dim=1).to(dtype))
-        kept_inputs, kept_grads = keep_active(inputs, grads)
-        return OuterGradients(start, kept_inputs.to(dtype), kept_grads.to(dtype))
+            return DenseGradients(calls.start, calls.grads.sum(dim=1).to(calls.dtype))
+        inputs, grads = keep_active(calls.inputs, calls.grads)
+        return OuterGradients(calls.start, inputs.to(calls.dtype), grads.to(calls.dtype))
 
 
 @register
@@ -116,26 +113,19 @@ class Norm(Rule):
             and all(p.shape == weight.shape for p in own.values())
         )
 
-    def record(
-        self,
-        module: nn.Module,
-        parameter: str,
-        inputs: Shaped[Tensor, "n t *i"],
-        grads: Float[Tensor, "n t k o"],
-        start: int,
-        dtype: torch.dtype,
-    ) -> SampleGradients:
+    def record(self, module: nn.Module, parameter: str, calls: LayerCalls) -> SampleGradients:
         """Gradient of the scale or of the shift."""
         if parameter == "bias":
-            return DenseGradients(start, grads.sum(dim=1).to(dtype))
+            return DenseGradients(calls.start, calls.grads.sum(dim=1).to(calls.dtype))
         own = {name: torch.zeros_like(p) for name, p in module.named_parameters(recurse=False)}
         one = torch.ones_like(own["weight"])
         with torch.no_grad():
             plus, minus = (
-                torch.func.functional_call(module, own | {"weight": weight}, (inputs,)) for weight in (one, -one)
+                torch.func.functional_call(module, own | {"weight": weight}, (calls.inputs,)) for weight in (one, -one)
             )
-        normalised = ((plus - minus) / 2).to(grads.dtype)
-        return DenseGradients(start, torch.einsum("ntko,nto->nko", grads, normalised).to(dtype))
+        normalised = ((plus - minus) / 2).to(calls.grads.dtype)
+        scale = torch.einsum("ntko,nto->nko", calls.grads, normalised)
+        return DenseGradients(calls.start, scale.to(calls.dtype))
 
 
 @register
@@ -149,16 +139,8 @@ class EmbeddingTable(Rule):
         """Embeddings, save for options that change the gradient."""
         return isinstance(module, nn.Embedding) and not module.scale_grad_by_freq and module.max_norm is None
 
-    def record(
-        self,
-        module: nn.Module,
-        parameter: str,
-        inputs: Shaped[Tensor, "n t *i"],
-        grads: Float[Tensor, "n t k o"],
-        start: int,
-        dtype: torch.dtype,
-    ) -> SampleGradients:
+    def record(self, module: nn.Module, parameter: str, calls: LayerCalls) -> SampleGradients:
         """One vector for each distinct token of a sample."""
         assert isinstance(module, nn.Embedding)
         scale = getattr(module, "embed_scale", 1.0)
-        return sum_by_token(start, inputs, (grads * scale).to(dtype), module.padding_idx)
+        return sum_by_token(calls.start, calls.inputs, (calls.grads * scale).to(calls.dtype), module.padding_idx)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from helpers.rule_cases import RuleCase
 from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients
-from ntk_lpft.kernel.rules import find_rule
+from ntk_lpft.kernel.rules import LayerCalls, find_rule
 
 # Roundings, in float64, of a forward pass and its gradients, relative to the largest term. A norm subtracts numbers of
 # the size of its inputs to get numbers of the size of their spread, hence so many.
@@ -126,7 +126,7 @@ def record_batches(
     for batch in batches:
         inputs, grads = torch.cat([c.inputs for c in batch], dim=1), torch.cat([c.grads for c in batch], dim=1)
         for name, parts in records.items():
-            parts.append(rule.record(module, name, inputs, grads, start, dtype))
+            parts.append(rule.record(module, name, LayerCalls(inputs, grads, start, dtype)))
         start += len(inputs)
     return records
 

@@ -29,7 +29,7 @@ from ntk_lpft.kernel.capture import CaptureError, capture
 from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.gradients import SampleGradients, is_zero
 from ntk_lpft.kernel.layout import Layout
-from ntk_lpft.kernel.rules import RULES, DenseLayer, Norm, Rule, find_rule, register
+from ntk_lpft.kernel.rules import RULES, DenseLayer, LayerCalls, Norm, Rule, find_rule, register
 
 few = settings(max_examples=5, deadline=None, derandomize=True)
 channels, seeds = st.integers(1, 3), st.integers(0, 9999)
@@ -145,7 +145,7 @@ class TestEveryRule:
         state = {name: value.clone() for name, value in module.state_dict().items()}
         inputs, grads = call.inputs.clone(), call.grads.clone()
         for name, _ in module.named_parameters():
-            find_rule(module).record(module, name, call.inputs, call.grads, 0, torch.float64)
+            find_rule(module).record(module, name, LayerCalls(call.inputs, call.grads, 0, torch.float64))
         assert module.state_dict().keys() == state.keys()
         assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
         assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
@@ -232,7 +232,7 @@ def test_later_rules_are_asked_first() -> None:
             def matches(self, module: nn.Module) -> bool:
                 return True
 
-            def record(self, module, parameter, inputs, grads, start, dtype):
+            def record(self, module, parameter, calls):
                 raise NotImplementedError
 
         assert isinstance(find_rule(nn.Linear(2, 2)), Everything)
