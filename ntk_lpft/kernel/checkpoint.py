@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Checkpoint:
             description = {
                 "identity": self.identity,
                 "done": done,
-                "plan": plan.to_json(),
+                "plan": asdict(plan),
                 "self_check": dict(self_check),
             }
             write_tensors(self.path, tensors, description)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -59,7 +62,8 @@ def measure_costs(setup: KernelSetup) -> list[ParameterCost]:
     sample = _longest_sample(setup)
     records = capture(setup.classifier.module, structured, sample, setup.seeds, setup.precision.product)
     order = {name: index for index, name in enumerate(records)}
-    sharing = _shared_inputs(records)
+    # How many records hold each input tensor.
+    sharing = Counter(_storage(record.inputs) for record in records.values() if isinstance(record, OuterGradients))
     return [
         _cost(parameter, setup, records.get(parameter.name), order, sharing, setup.longest)
         for parameter in setup.parameters
@@ -76,14 +80,8 @@ def _longest_sample(setup: KernelSetup) -> Batch:
     return setup.classifier.collate([row])
 
 
-def _shared_inputs(records: dict[str, SampleGradients | CaptureError]) -> dict[int, int]:
-    """How many records hold each input tensor."""
-    count: dict[int, int] = {}
-    for record in records.values():
-        if isinstance(record, OuterGradients):
-            pointer = record.inputs.untyped_storage().data_ptr()
-            count[pointer] = count.get(pointer, 0) + 1
-    return count
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _cost(
@@ -91,25 +89,21 @@ def _cost(
     setup: KernelSetup,
     record: SampleGradients | CaptureError | None,
     order: dict[str, int],
-    sharing: dict[int, int],
+    sharing: Counter[int],
     longest: int,
 ) -> ParameterCost:
+    layout = setup.layout
+    cost = ParameterCost(parameter.name, parameter.route, order.get(parameter.name, 0))
     if parameter.route == Route.AUTOGRAD:
         entries = parameter.tensor.numel()
-        width = setup.layout.width
-        flops = 2.0 * setup.layout.pairs * width * width * entries
-        return ParameterCost(parameter.name, parameter.route, 0, entries=entries, flops=flops)
-    place = order.get(parameter.name, 0)
+        return replace(cost, entries=entries, flops=2.0 * layout.pairs * layout.width * layout.width * entries)
     if record is None:
-        return ParameterCost(parameter.name, parameter.route, place)
+        return cost
     if isinstance(record, CaptureError):
         raise record  # a single sample cannot be ambiguous
-    layout = setup.layout
     if isinstance(record, DenseGradients):
         flops = 2.0 * layout.pairs * layout.width * record.jacobian[0].numel()
-        return ParameterCost(
-            parameter.name, parameter.route, place, _bytes(record.jacobian), chunk_bytes=0, flops=flops
-        )
+        return replace(cost, fixed_bytes=record.jacobian.nbytes, flops=flops)
     if isinstance(record, OuterGradients):
         positions, features = record.inputs.shape[1:]
         channels, outputs = record.grads.shape[2:]
@@ -118,36 +112,23 @@ def _cost(
         mean = positions * (sum(len(row["input_ids"]) for row in setup.rows) / layout.samples / longest if grows else 1)
         choices = outer_flops(layout, features, outputs, mean)
         gram = use_gram(layout, features, outputs, mean)
-        pointer = record.inputs.untyped_storage().data_ptr()
-        shared = sharing[pointer] > 1 and grows
-        own = _bytes(record.grads) + (0 if shared else _bytes(record.inputs))
-        return ParameterCost(
-            parameter.name,
-            parameter.route,
-            place,
+        shared = sharing[_storage(record.inputs)] > 1 and grows
+        own = record.grads.nbytes + (0 if shared else record.inputs.nbytes)
+        return replace(
+            cost,
             fixed_bytes=0 if grows else own,
             position_bytes=own / longest if grows else 0,
-            input_key=str(pointer) if shared else "",
-            input_position_bytes=_bytes(record.inputs) / longest if shared else 0,
+            input_key=str(_storage(record.inputs)) if shared else "",
+            input_position_bytes=record.inputs.nbytes / longest if shared else 0,
             chunk_bytes=0 if gram else layout.samples * channels * features * record.inputs.element_size(),
             flops=choices[1] if gram else choices[0],
         )
-    return ParameterCost(
-        parameter.name,
-        parameter.route,
-        place,
-        position_bytes=_bytes(record.values) / longest,
-        flops=float(record.values.numel()),
-    )
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+    return replace(cost, position_bytes=record.values.nbytes / longest, flops=float(record.values.numel()))
 
 
 def _graph_bytes(setup: KernelSetup, tensors: dict[str, Tensor]) -> int:
     """Bytes that autograd keeps for one sample of the greatest length, weights not counted."""
-    weights = {p.untyped_storage().data_ptr() for p in setup.classifier.module.parameters()}
+    weights = {_storage(p) for p in setup.classifier.module.parameters()}
     seen: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
@@ -157,6 +138,5 @@ def _graph_bytes(setup: KernelSetup, tensors: dict[str, Tensor]) -> int:
         return value
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        logits = logits_of(setup.classifier.module, tensors)
-    del logits
+        logits_of(setup.classifier.module, tensors)
     return sum(seen.values())

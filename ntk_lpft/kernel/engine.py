@@ -200,7 +200,7 @@ def _identity(
 def _route(setup: KernelSetup, engine: str, budget: int) -> dict[str, Any]:
     """Choose the way for every parameter: by the self-check, or all by the reference engine that was asked for."""
     if engine == "structured":
-        return run_self_check(setup, budget).to_json()
+        return asdict(run_self_check(setup, budget))
     for parameter in setup.parameters:
         parameter.route, parameter.reason = Route.AUTOGRAD, f"engine {engine}"
     return {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -87,17 +88,14 @@ class Plan:
     budget: int
     predicted_peak: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, for a checkpoint."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """Undo ``to_json``."""
+        """Make a plan of what ``dataclasses.asdict`` made of it, as JSON holds that."""
         passes = [
-            Pass(Route(p["route"]), list(p["parameters"]), [(a, b) for a, b in p["slices"]]) for p in data["passes"]
+            Pass(Route(p["route"]), p["parameters"], [(begin, end) for begin, end in p["slices"]])
+            for p in data["passes"]
         ]
-        return cls(passes, data["max_cells"], data["chunk_bytes"], data["budget"], data["predicted_peak"])
+        return cls(**{**data, "passes": passes})
 
 
 def make_plan(
@@ -146,14 +144,15 @@ def make_plan(
         return chunk, cells, graph, left - chunk - graph
 
     column = samples * channels * itemsize
-    needed_by = {p.name: _capture_bytes([p], samples, positions) for p in costs if p.route != Route.AUTOGRAD}
     dense = [p for p in costs if p.route == Route.AUTOGRAD]
-    needed_by |= {p.name: column for p in dense}
+    needed_by = {
+        p.name: column if p.route == Route.AUTOGRAD else _capture_bytes([p], samples, positions) for p in costs
+    }
     largest = max(needed_by.values(), default=0)
     chunk, cells, graph, room = shares(budget)
     if room < largest:
         # Write it a little larger than it is, as it is rounded for people.
-        needed = 1.02 * _least(lambda total: shares(total)[3] >= largest, budget)
+        needed = 1.02 * bisect_left(range(2**62), True, lo=budget, key=lambda total: shares(total)[3] >= largest)
         raise InputError(
             f"memory budget {format_bytes(budget)} is too small for one layer "
             f"({max(needed_by, key=lambda n: needed_by[n], default='the batch')}); "
@@ -169,20 +168,8 @@ def make_plan(
             peak = max(peak, _capture_bytes(group, samples, positions))
     for names, slices in _slice(dense, columns):
         passes.append(Pass(Route.AUTOGRAD, names, slices))
-        used = sum(end - begin for begin, end in slices) * samples * channels * itemsize
-        peak = max(peak, used)
+        peak = max(peak, sum(end - begin for begin, end in slices) * column)
     return Plan(passes, cells, chunk, budget, kernel_bytes + chunk + graph + peak)
-
-
-def _least(enough: Callable[[int], bool], start: int) -> int:
-    """Smallest number for which a condition holds that holds from some number on."""
-    low, high = start, max(2 * start, 1)
-    while not enough(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
 
 
 def _capture_bytes(group: Sequence[ParameterCost], samples: int, positions: int) -> int:

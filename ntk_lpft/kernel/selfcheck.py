@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -47,10 +46,6 @@ class SelfCheck:
     routes: dict[str, list[str]] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
 
 
 def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:

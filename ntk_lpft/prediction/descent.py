@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Float64, Int
@@ -121,10 +122,7 @@ def measure(setup: KernelSetup) -> dict[str, State]:
 
 def train_batches(setup: KernelSetup) -> Iterator[Batch]:
     """Batches of the training samples, the columns of the setup, small enough for a pass that keeps activations."""
-    for batch in setup.batches(GRADIENT_CELLS):
-        if batch.start >= setup.layout.columns:
-            return
-        yield batch
+    return takewhile(lambda batch: batch.start < setup.layout.columns, setup.batches(GRADIENT_CELLS))
 
 
 def in_order(setup: KernelSetup, values: Float[Tensor, "s k"]) -> dict[str, Float64[Tensor, "n k"]]:
