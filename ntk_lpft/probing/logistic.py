@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegressionCV
 from torch import Tensor
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.statistics.classifier import fit_cross_validated
 
 
 @dataclass(frozen=True)
@@ -66,21 +62,8 @@ def fit_logistic_head(
             f"{counts.tolist()} (give more training samples, or --head-init random)"
         )
     folds = int(min(5, counts.min()))
-    settings: dict[str, Any] = {"Cs": 10, "cv": folds, "max_iter": max_iter, "tol": 1e-4}
-    # scikit-learn 1.8 asks to say that its newer attributes are meant; older releases do not know the word.
-    if "use_legacy_attributes" in inspect.signature(LogisticRegressionCV).parameters:
-        settings |= {"l1_ratios": (0.0,), "use_legacy_attributes": False, "scoring": "accuracy"}
-    model = LogisticRegressionCV(**settings)
     x = features.double().cpu().numpy()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(x, labels)
-    unconverged = False
-    for warning in caught:
-        if issubclass(warning.category, ConvergenceWarning):
-            unconverged = True
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    model, unconverged = fit_cross_validated(x, labels, folds, max_iter)
     weight, bias = torch.tensor(model.coef_), torch.tensor(np.atleast_1d(model.intercept_))
     if num_labels == 2:
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2

@@ -3,10 +3,11 @@
 import inspect
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from torch import Tensor
@@ -106,9 +107,7 @@ def kernel_classifier(
         eval_classes = check_labels(eval_labels, eval_kernel.shape[0], c, "eval_labels").numpy()
 
     folds = min(_FOLDS, n)  # each fold needs one of the N positive pairs
-    model = LogisticRegressionCV(cv=folds, max_iter=max_iter, **_settings())
-    targets = _one_hot(train_classes, c).ravel()
-    unconverged = _fit(model, train_rows, targets)
+    model, unconverged = fit_cross_validated(train_rows, _one_hot(train_classes, c).ravel(), folds, max_iter)
     train_pair_accuracy, train_accuracy = _score(model, train_rows, train_classes, c)
     eval_pair_accuracy = eval_accuracy = None
     if eval_rows is not None and eval_classes is not None:
@@ -127,15 +126,33 @@ def kernel_classifier(
     )
 
 
-def _settings() -> dict[str, object]:
-    """Name scikit-learn's long-standing defaults, in the terms of the release that is installed.
+def fit_cross_validated(
+    rows: Float64[np.ndarray, "n p"], targets: Shaped[np.ndarray, " n"], folds: int, max_iter: int
+) -> tuple[LogisticRegressionCV, int]:
+    """Fit scikit-learn's cross-validated logistic regression with its long-standing defaults.
 
-    Release 1.8 renamed the L2 penalty and warns where a default is about to change.
+    Args:
+        rows: One case a row.
+        targets: The class of each.
+        folds: Number of unshuffled, stratified folds.
+        max_iter: Most iterations of lbfgs in each fit.
+
+    Returns:
+        The model, and how many of its fits stopped before they converged; scikit-learn does not warn of these.
     """
-    settings: dict[str, object] = {"Cs": _STRENGTHS, "scoring": "accuracy", "solver": "lbfgs", "tol": 1e-4}
+    settings: dict[str, Any] = {"Cs": _STRENGTHS, "scoring": "accuracy", "solver": "lbfgs", "tol": 1e-4}
+    # Release 1.8 renamed the L2 penalty and warns where a default is about to change.
     if "use_legacy_attributes" in inspect.signature(LogisticRegressionCV).parameters:
         settings |= {"l1_ratios": (0.0,), "use_legacy_attributes": False}
-    return settings
+    model = LogisticRegressionCV(cv=folds, max_iter=max_iter, **settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(rows, targets)
+    unconverged = [entry for entry in caught if issubclass(entry.category, ConvergenceWarning)]
+    for entry in caught:
+        if entry not in unconverged:
+            warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
+    return model, len(unconverged)
 
 
 def _check_train(kernel: Tensor) -> tuple[int, int]:
@@ -154,18 +171,6 @@ def _rows(kernel: Tensor, name: str) -> Float64[np.ndarray, "nc mc"]:
 
 def _one_hot(classes: Int[np.ndarray, " n"], num_classes: int) -> Bool[np.ndarray, "n c"]:
     return classes[:, None] == np.arange(num_classes)
-
-
-def _fit(model: LogisticRegressionCV, rows: Float64[np.ndarray, "nc mc"], targets: Bool[np.ndarray, " nc"]) -> int:
-    """Fit the model and return how many of its fits stopped before they converged; pass other warnings on."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(rows, targets)
-    unconverged = [entry for entry in caught if issubclass(entry.category, ConvergenceWarning)]
-    for entry in caught:
-        if entry not in unconverged:
-            warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
-    return len(unconverged)
 
 
 def _score(
