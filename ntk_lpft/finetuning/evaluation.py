@@ -12,14 +12,7 @@ from torch import Tensor, nn
 from ntk_lpft.calibration.measures import expected_calibration_error
 from ntk_lpft.classifier.classifier import Classifier, Outputs
 from ntk_lpft.finetuning.trainer import score
-from ntk_lpft.statistics.features import (
-    feature_difference,
-    feature_norm,
-    fisher_discriminant_ratio,
-    linear_cka,
-    reference_cosine_similarity,
-    sample_cosine_similarity,
-)
+from ntk_lpft.statistics import measure_features
 from ntk_lpft.tasks import EncodedSplit, Task
 from ntk_lpft.tasks.task import Split
 
@@ -88,10 +81,5 @@ def split_metrics(
     return scores | {
         "loss": float(nn.functional.cross_entropy(logits.double(), targets)),
         "ece": expected_calibration_error(torch.softmax(logits.double(), dim=1), targets),
-        "cosine_similarity": sample_cosine_similarity(features),
-        "feature_difference": feature_difference(features, reference),
-        "reference_cosine_similarity": reference_cosine_similarity(features, reference),
-        "feature_norm": feature_norm(features),
-        "fisher_discriminant_ratio": fisher_discriminant_ratio(features, targets),
-        "linear_cka": linear_cka(features, reference),
+        **measure_features(features, reference, targets),
     }

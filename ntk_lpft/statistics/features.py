@@ -21,6 +21,33 @@ from ntk_lpft.errors import InputError
 _EPSILON = torch.finfo(torch.float64).eps
 
 
+def measure_features(
+    features: Float[Tensor, "n h"], reference: Float[Tensor, "n h"], labels: Int[Tensor, " n"] | Int[np.ndarray, " n"]
+) -> dict[str, float]:
+    """Compute every measure of this file, by the name that tracking and ``metrics.json`` give it.
+
+    Args:
+        features: φ, of shape (N, h).
+        reference: The pretrained features of the same samples, of shape (N, h).
+        labels: The class of each sample, of shape (N,).
+
+    Returns:
+        The measures.
+
+    Raises:
+        InputError: The features are no matrices of one shape, or empty, or the labels do not fit them.
+    """
+    return {
+        "feature_difference": feature_difference(features, reference),
+        "cosine_similarity": sample_cosine_similarity(features),
+        "reference_cosine_similarity": reference_cosine_similarity(features, reference),
+        "feature_norm": feature_norm(features),
+        "fisher_discriminant_ratio": fisher_discriminant_ratio(features, labels),
+        "trace_ratio": trace_ratio(features, labels),
+        "linear_cka": linear_cka(features, reference),
+    }
+
+
 def sample_cosine_similarity(features: Float[Tensor, "n h"]) -> float:
     """Compute CS, the mean of cos(φ(x), φ(x')) over all pairs of different samples.
 

@@ -15,8 +15,7 @@ from ntk_lpft.classifier.classifier import BACKWARD_CELLS, Classifier
 from ntk_lpft.classifier.rows import Batch, by_length
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs.tracking_log import ALL, TRAIN, Measurement
-from ntk_lpft.statistics import features as feature_measures
-from ntk_lpft.statistics import initial_residual
+from ntk_lpft.statistics import initial_residual, measure_features
 from ntk_lpft.tasks import EncodedSplit
 
 
@@ -104,7 +103,7 @@ def measure_classifier(
         else:  # the model would be refused
             phi = torch.full_like(reference, math.nan)
             logits = torch.full((len(split), classifier.head.module.out_features), math.nan, device="cpu")
-        values = _of_features(phi, reference, classes) | _of_logits(logits, classes)
+        values = measure_features(phi, reference, classes) | _of_logits(logits, classes)
         measured += [Measurement(name, measure, value) for measure, value in values.items()]
     norms = gradient_norms(classifier, probe.splits[TRAIN]) if sound else (math.nan, math.nan)
     return measured + [
@@ -159,20 +158,6 @@ def _head_measurements(classifier: Classifier) -> list[Measurement]:
         *(Measurement(ALL, f"head_norm.class_{number}", norm) for number, norm in enumerate(rows)),
         Measurement(ALL, "head_bias_norm", 0.0 if bias is None else float(bias.detach().double().norm())),
     ]
-
-
-def _of_features(
-    phi: Float[Tensor, "n h"], reference: Float[Tensor, "n h"], classes: Int[Tensor, " n"]
-) -> dict[str, float]:
-    return {
-        "feature_difference": feature_measures.feature_difference(phi, reference),
-        "cosine_similarity": feature_measures.sample_cosine_similarity(phi),
-        "reference_cosine_similarity": feature_measures.reference_cosine_similarity(phi, reference),
-        "feature_norm": feature_measures.feature_norm(phi),
-        "fisher_discriminant_ratio": feature_measures.fisher_discriminant_ratio(phi, classes),
-        "trace_ratio": feature_measures.trace_ratio(phi, classes),
-        "linear_cka": feature_measures.linear_cka(phi, reference),
-    }
 
 
 def _of_logits(logits: Float[Tensor, "n c"], classes: Int[Tensor, " n"]) -> dict[str, float]:
