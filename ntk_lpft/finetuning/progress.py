@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 
 class Progress(TrainerCallback):
@@ -20,11 +20,9 @@ class Progress(TrainerCallback):
     def __init__(self, method: str, stage: str, shown: bool = True) -> None:
         self.title = f"{method}, {stage}"
         self.shown = shown
-        self.bar: tqdm | None = None
+        self.bar = tqdm(disable=True)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Open the bar, where an interrupted run had left it."""
         bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left{postfix}"
         hidden = not (self.shown and state.is_world_process_zero)
@@ -36,36 +34,23 @@ class Progress(TrainerCallback):
             bar_format=bar_format,
         )
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Name the epoch."""
-        if self.bar is not None:
-            self.bar.set_description_str(self._description(state), refresh=False)
+        self.bar.set_description_str(self._description(state), refresh=False)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Advance."""
-        if self.bar is not None:
-            self.bar.update(state.global_step - self.bar.n)
+        self.bar.update(state.global_step - self.bar.n)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, *_: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Show the validation score."""
         name = str(args.metric_for_best_model)
-        if self.bar is not None and metrics and name in metrics:
+        if metrics and name in metrics:
             self.bar.set_postfix_str(f"validation {name.removeprefix('eval_')} {metrics[name]:.3f}")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Close the bar."""
-        self.close()
 
     def close(self) -> None:
         """Close the bar, also of a training that was broken off."""
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
     def _description(self, state: TrainerState) -> str:
         epoch = min(int(state.epoch or 0) + 1, state.num_train_epochs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ntk_lpft.classifier.classifier import Classifier
@@ -33,38 +32,16 @@ from ntk_lpft.finetuning.checkpoint import (
 from ntk_lpft.tasks import EncodedSplit
 
 
-class LabelledRows(Dataset):
-    """A split as ``Trainer`` wants it: tokenised rows with their labels.
-
-    Args:
-        split: The split.
-    """
-
-    def __init__(self, split: EncodedSplit) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        return {**self.split[number], "labels": int(self.split.labels[number])}
+def labelled_rows(split: EncodedSplit) -> list[dict[str, Any]]:
+    """Tokenised rows with their labels, as ``Trainer`` wants them."""
+    return [{**row, "labels": int(label)} for row, label in zip(split, split.labels, strict=True)]
 
 
-@dataclass(frozen=True)
-class Collator:
-    """Pads a batch to its longest row.
-
-    Attributes:
-        pad_id: Token id to pad with.
-    """
-
-    pad_id: int
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Return (n, T) tensors and the labels, (n,)."""
-        inputs = [{name: row[name] for name in row if name not in ("labels", "attention_mask")} for row in rows]
-        tensors = dict(collate(inputs, self.pad_id, torch.device("cpu")).tensors)
-        return tensors | {"labels": torch.tensor([row["labels"] for row in rows])}
+def padded_batch(rows: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tensor]:
+    """Pad labelled rows to their longest with a token's id; returns (n, T) tensors and the labels, (n,)."""
+    inputs = [{name: row[name] for name in row if name not in ("labels", "attention_mask")} for row in rows]
+    tensors = dict(collate(inputs, pad_id, torch.device("cpu")).tensors)
+    return tensors | {"labels": torch.tensor([row["labels"] for row in rows])}
 
 
 def _pad_id(classifier: Classifier, arguments: TrainingArguments) -> int:
@@ -136,9 +113,9 @@ class ClassifierTrainer(Trainer):
         super().__init__(
             model=classifier.module,
             args=arguments,
-            train_dataset=LabelledRows(train),
-            eval_dataset=LabelledRows(validation),
-            data_collator=Collator(_pad_id(classifier, arguments)),
+            train_dataset=labelled_rows(train),
+            eval_dataset=labelled_rows(validation),
+            data_collator=partial(padded_batch, pad_id=_pad_id(classifier, arguments)),
             compute_loss_func=loss,
             compute_metrics=metrics,
             # Encoder-decoder models return hidden states besides.

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import number_of_labels
@@ -71,9 +71,7 @@ class Tracker(TrainerCallback):
         self._steps: set[int] = set()
         self._kernel_steps: set[int] = set()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Plan the moments, and measure the first, or the one that a run that goes on starts from."""
         batches = len(kwargs["train_dataloader"])
         per_epoch = max(1, -(-batches // args.gradient_accumulation_steps))
@@ -82,14 +80,12 @@ class Tracker(TrainerCallback):
         if state.global_step in self._steps or state.global_step == self.log.to_repeat:
             self._measure(state)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Measure where planned."""
         if state.global_step in self._steps:
             self._measure(state)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Measure an epoch that was broken off; any other ended with a planned step."""
         self._measure(state)
 

@@ -19,7 +19,7 @@ from ntk_lpft.classifier import Classifier, LinearHeadClassifier
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.checkpoint import last_checkpoint, trainable_weights
 from ntk_lpft.finetuning.defaults import training_defaults
-from ntk_lpft.finetuning.trainer import ClassifierTrainer, Collator, LabelledRows, score
+from ntk_lpft.finetuning.trainer import ClassifierTrainer, labelled_rows, padded_batch, score
 from ntk_lpft.tasks import EncodedSplit
 
 Weights = dict[str, Tensor]
@@ -296,8 +296,8 @@ def test_matthews_correlation() -> None:
 
 def test_batches_are_padded_to_their_longest_row() -> None:
     split = split_of(ragged_rows(ZOO["bert"], n=4))
-    rows = LabelledRows(split)
-    batch = Collator(pad_id=7)([rows[i] for i in (2, 0)])
+    rows = labelled_rows(split)
+    batch = padded_batch([rows[i] for i in (2, 0)], pad_id=7)
     lengths = [len(split[i]["input_ids"]) for i in (2, 0)]
     assert batch["input_ids"].shape == (2, max(lengths))
     assert batch["labels"].tolist() == [int(split.labels[2]), int(split.labels[0])]
