@@ -12,12 +12,13 @@ from transformers.pytorch_utils import Conv1D
 
 from ntk_lpft.classifier.head import Head
 from ntk_lpft.errors import InputError
+from ntk_lpft.options import LoraOptions
 
 
-def adaptable_layers(model: nn.Module, head: Head) -> list[str]:
-    """Leaf names of the linear layers that LoRA can adapt, which the head is not one of."""
-    layers = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head.module]
-    return sorted({name.rsplit(".", 1)[-1] for name in layers})
+def adapt(model: nn.Module, head: Head, options: LoraOptions, seed: int = 0) -> nn.Module:
+    """Put LoRA adapters in as a command's options say; see `apply_lora`."""
+    targets = options.lora_targets or None
+    return apply_lora(model, head, rank=options.lora_rank, alpha=options.lora_alpha, targets=targets, seed=seed)
 
 
 def apply_lora(
@@ -50,7 +51,8 @@ def apply_lora(
     """
     if rank < 1:
         raise InputError(f"LoRA rank {rank} is not positive")
-    known = adaptable_layers(model, head)
+    layers = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head.module]
+    known = sorted({name.rsplit(".", 1)[-1] for name in layers})
     missing = [name for name in targets or () if name not in known]
     if missing:
         raise InputError(f"LoRA target {', '.join(missing)} matches no layer; this model has {', '.join(known)}")

@@ -19,14 +19,13 @@ from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import Head
 from ntk_lpft.classifier.head_file import head_from_file
 from ntk_lpft.classifier.head_weights import head_norm, initialise_head, scale_head, set_head
-from ntk_lpft.classifier.lora import apply_lora
+from ntk_lpft.classifier.lora import adapt
 from ntk_lpft.classifier.prepare import check_finite
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint, relocate
 from ntk_lpft.finetuning.progress import Progress
 from ntk_lpft.finetuning.settings import Method, MethodSettings
 from ntk_lpft.finetuning.trainer import ClassifierTrainer
-from ntk_lpft.options import LoraOptions
 from ntk_lpft.probing.path import PathSettings
 from ntk_lpft.probing.probe import LinearProbe, linear_probe
 from ntk_lpft.runs.finetuning import FinetuneRun
@@ -104,18 +103,6 @@ def check_start(
         head_start.make(head, 0)
     if Method.of(settings.method).adapts:
         adapt(skeleton, head, settings)
-
-
-def adapt(model: nn.Module, head: Head, settings: LoraOptions, seed: int = 0) -> nn.Module:
-    """Put LoRA adapters in as the options say; see `apply_lora`."""
-    return apply_lora(
-        model,
-        head,
-        rank=settings.lora_rank,
-        alpha=settings.lora_alpha,
-        targets=settings.lora_targets or None,
-        seed=seed,
-    )
 
 
 def prepare_start(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ntk_lpft.classifier import Classifier, apply_lora, load_classifier, load_tokenizer
+from ntk_lpft.classifier import Classifier, load_classifier, load_tokenizer
 from ntk_lpft.classifier.head_file import head_from_file
 from ntk_lpft.classifier.head_weights import initialise_head, scale_head, set_head
+from ntk_lpft.classifier.lora import adapt
 from ntk_lpft.commands.compute.options import ComputeOptions
 from ntk_lpft.commands.data import task_of
 from ntk_lpft.devices import command_device
@@ -99,15 +100,7 @@ def build_classifier(
     scale_head(classifier.head, options.head_scale, bias=options.scale_bias)
     if not options.lora:
         return classifier
-    adapted = apply_lora(
-        model,
-        classifier.head,
-        rank=options.lora_rank,
-        alpha=options.lora_alpha,
-        targets=options.lora_targets or None,
-        seed=options.seed,
-    ).to(device)
-    return Classifier.of(adapted, samples.train)
+    return Classifier.of(adapt(model, classifier.head, options, options.seed).to(device), samples.train)
 
 
 def _probe(classifier: Classifier, samples: KernelSamples, say: Callable[[str], object]) -> None:
