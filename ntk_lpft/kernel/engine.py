@@ -14,19 +14,17 @@ from torch import Tensor, nn
 
 from ntk_lpft.byte_sizes import format_bytes, parse_bytes
 from ntk_lpft.classifier.classifier import Classifier
-from ntk_lpft.classifier.head import number_of_labels
 from ntk_lpft.classifier.rows import Row, fingerprint_rows
-from ntk_lpft.devices import float32_products, resolve_device
+from ntk_lpft.devices import float32_products
 from ntk_lpft.kernel.body_parameters import Route
 from ntk_lpft.kernel.checkpoint import Checkpoint
 from ntk_lpft.kernel.cost import plan_for
 from ntk_lpft.kernel.decomposition import NTKDecomposition
 from ntk_lpft.kernel.memory import Plan, default_budget
 from ntk_lpft.kernel.passes import PassRunner
-from ntk_lpft.kernel.precision import resolve_precision
 from ntk_lpft.kernel.selfcheck import run_self_check
 from ntk_lpft.kernel.settings import KernelSettings
-from ntk_lpft.kernel.setup import KernelSetup, read_rows, set_up
+from ntk_lpft.kernel.setup import KernelSetup, find_classifier, set_up
 from ntk_lpft.provenance import structure_digest, versions
 from ntk_lpft.storage import tensor_digest
 
@@ -93,7 +91,7 @@ def compute_ntk(
 def compute_train_eval_ntk(
     model: nn.Module | Classifier,
     train: Any,
-    evaluation: Any,
+    evaluation: Any = None,
     *,
     settings: KernelSettings | None = None,
     checkpoint: str | Path | None = None,
@@ -105,7 +103,7 @@ def compute_train_eval_ntk(
     Args:
         model: As for ``compute_ntk``.
         train: Columns of both kernels, rows of the first.
-        evaluation: Rows of the second.
+        evaluation: Rows of the second; None for no second one.
         settings: How.
         checkpoint: As for ``compute_ntk``.
         progress: Whether to show a progress bar.
@@ -117,7 +115,7 @@ def compute_train_eval_ntk(
     Raises:
         InputError: As for ``compute_ntk``.
     """
-    rows = {"train": train, "evaluation": evaluation}
+    rows = {"train": train} if evaluation is None else {"train": train, "evaluation": evaluation}
     return _compute(model, rows, True, settings or KernelSettings(), checkpoint, progress, report)
 
 
@@ -133,13 +131,8 @@ def _compute(
     """Compute a kernel whose columns are the first of the inputs, and whose further rows, if any, are the second."""
     say = report or (lambda line: None)
     settings.check()
-    module = model.module if isinstance(model, Classifier) else model
-    number_of_labels(module)
-    device = resolve_device(settings.device, next(module.parameters()).device)
-    precision = resolve_precision(settings.precision, device)
-    what = next(iter(inputs))
-    classifier = Classifier.of(model, inputs[what], device=device, dtype=precision.model, what=what)
-    columns, extra = read_rows(classifier, inputs)
+    classifier, columns, extra, precision = find_classifier(model, inputs, settings.precision, settings.device)
+    device = classifier.device
     budget = default_budget(device) if settings.memory_budget is None else parse_bytes(settings.memory_budget)
     identity = _identity(classifier, columns, extra, symmetric, settings, budget)
     store = Checkpoint(None if checkpoint is None else Path(checkpoint), identity)

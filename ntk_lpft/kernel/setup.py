@@ -125,27 +125,37 @@ def output_seeds(outputs: str, num_labels: int, dtype: torch.dtype, device: torc
     return torch.eye(num_labels, dtype=dtype, device=device)
 
 
-def read_rows(classifier: Classifier, inputs: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
-    """Make ragged rows of a kernel's samples.
+def find_classifier(
+    model: nn.Module | Classifier, inputs: Mapping[str, Any], precision: str, device: str | None
+) -> tuple[Classifier, list[Row], list[Row], Precision]:
+    """Make a classifier and ragged rows of a model and a kernel's samples.
 
     Args:
-        classifier: The classifier.
+        model: The classifier.
         inputs: The samples that are columns of the kernel and, where there are some, those that are rows only, each
             under the name that messages call them by.
+        precision: As for ``compute_ntk``.
+        device: A torch device; None takes the one the model is on.
 
     Returns:
-        Both, the latter perhaps without any.
+        The classifier, its rows for columns and for rows only, perhaps none, and what the precision stands for.
 
     Raises:
-        InputError: Bad inputs, rows that do not fit the model, or samples that differ in what they tell of a token.
+        InputError: Unknown precision or device, a model without a linear head, bad inputs, rows that do not fit the
+            model, or samples that differ in what they tell of a token.
     """
+    module = model.module if isinstance(model, Classifier) else model
+    place = resolve_device(device, next(module.parameters()).device)
+    kind = resolve_precision(precision, place)
+    names = list(inputs)
+    classifier = Classifier.of(model, inputs[names[0]], device=place, dtype=kind.model, what=names[0])
     columns, *extra = (classifier.rows(samples, name) for name, samples in inputs.items())
     if not extra:
-        return columns, []
+        return classifier, columns, [], kind
     if columns[0].keys() != extra[0][0].keys():
-        first, second = inputs
-        raise InputError(f"{first} has columns {sorted(columns[0])}, {second} {sorted(extra[0][0])}; give both alike")
-    return columns, extra[0]
+        known, others = sorted(columns[0]), sorted(extra[0][0])
+        raise InputError(f"{names[0]} has columns {known}, {names[1]} {others}; give both alike")
+    return classifier, columns, extra[0], kind
 
 
 def set_up(
@@ -221,13 +231,8 @@ def open_setup(
         InputError: Bad samples or settings, a model without a linear head or trainable parameters, or one that is not
             the same each time in eval mode.
     """
-    module = model.module if isinstance(model, Classifier) else model
-    place = resolve_device(device, next(module.parameters()).device)
-    kind = resolve_precision(precision, place)
-    classifier = Classifier.of(model, train, device=place, dtype=kind.model, what="train")
-    rows, extra = read_rows(
-        classifier, {"train": train} if evaluation is None else {"train": train, "evaluation": evaluation}
-    )
+    inputs = {"train": train} if evaluation is None else {"train": train, "evaluation": evaluation}
+    classifier, rows, extra, kind = find_classifier(model, inputs, precision, device)
     with classifier.opened(), float32_products(kind.tf32):
         yield set_up(classifier, rows, extra, symmetric=True, outputs="full", precision=kind)
 

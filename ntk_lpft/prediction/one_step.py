@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_ntk, compute_train_eval_ntk
+from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_train_eval_ntk
 from ntk_lpft.kernel.setup import KernelSetup, open_setup
 from ntk_lpft.prediction.descent import (
     GRADIENT_CELLS,
@@ -217,10 +217,7 @@ def compute_kernels(
         InputError: As for ``compute_ntk``.
     """
     settings = KernelSettings(precision=precision, groups=False, device=device)
-    if evaluation is not None:
-        return compute_train_eval_ntk(model, train, evaluation, settings=settings, progress=progress)
-    ntk = compute_ntk(model, train, precision=precision, groups=False, device=device, progress=progress)
-    return {"train": ntk}
+    return compute_train_eval_ntk(model, train, evaluation, settings=settings, progress=progress)
 
 
 def _check_kernels(kernels: Mapping[str, NTKDecomposition], setup: KernelSetup) -> None:
