@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import logits_of
@@ -30,21 +31,38 @@ def sample_gradients(
     """
     with torch.enable_grad():
         logits = logits_of(model, batch.tensors)
-    rows: list[tuple[Tensor | None, ...]] = []
-    for channel, seed in enumerate(seeds):
-        rows.append(
-            torch.autograd.grad(
-                logits[0],
-                list(parameters),
-                grad_outputs=seed.to(logits.dtype),
-                retain_graph=channel + 1 < len(seeds),
-                allow_unused=True,
-            )
-        )
     return [
-        torch.stack([torch.zeros_like(p).flatten() if row[i] is None else row[i].flatten() for row in rows])  # type: ignore[union-attr]
-        for i, p in enumerate(parameters)
+        torch.stack([(torch.zeros_like(p) if gradient is None else gradient).flatten() for gradient in channels])
+        for p, channels in zip(parameters, channel_gradients(logits, parameters, seeds), strict=True)
     ]
+
+
+def channel_gradients(
+    logits: Float[Tensor, "n c"], targets: Sequence[Tensor] | Sequence[GradientEdge], seeds: Float[Tensor, "k c"]
+) -> list[list[Tensor | None]]:
+    """Gradients of seeds @ logits, summed over samples, by plain autograd.
+
+    Args:
+        logits: Of one batch, with their graph, which is used up.
+        targets: What to differentiate by.
+        seeds: Linear combinations of the logits, (k, C).
+
+    Returns:
+        For each target one gradient a combination; None where it does not take part.
+    """
+    if not targets:
+        return []
+    rows = [
+        torch.autograd.grad(
+            logits,
+            targets,
+            grad_outputs=seed.to(logits.dtype).expand_as(logits),
+            retain_graph=channel + 1 < len(seeds),
+            allow_unused=True,
+        )
+        for channel, seed in enumerate(seeds)
+    ]
+    return [list(of_target) for of_target in zip(*rows, strict=True)]
 
 
 def functional_gradients(

@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntk_lpft.classifier.head import logits_of
 from ntk_lpft.classifier.rows import Batch
+from ntk_lpft.kernel.autograd import channel_gradients
 from ntk_lpft.kernel.body_parameters import BodyParameter
 from ntk_lpft.kernel.gradients import SampleGradients
 from ntk_lpft.kernel.rules import LayerCalls
@@ -104,7 +105,7 @@ def capture(
     with torch.enable_grad(), observer.installed():
         logits = logits_of(model, batch.tensors)
     flat = [(module, call) for module, calls in observer.calls.items() for call in calls]
-    gradients = _backward(logits, [call.edge for _, call in flat], seeds)
+    gradients = channel_gradients(logits, [call.edge for _, call in flat], seeds)
     grads: dict[nn.Module, list[tuple[Tensor, Tensor] | CaptureError]] = {
         module: [mismatch] for module, mismatch in observer.unknown.items()
     }
@@ -120,24 +121,6 @@ def capture(
         for parameter in parameters
         if (record := _record(parameter, grads, batch.start, dtype)) is not None
     }
-
-
-def _backward(logits: Tensor, edges: Sequence[GradientEdge], seeds: Tensor) -> list[list[Tensor | None]]:
-    """Gradients by edge, then by channel."""
-    result: list[list[Tensor | None]] = [[] for _ in edges]
-    if not edges:
-        return result
-    for channel, seed in enumerate(seeds):
-        gradients = torch.autograd.grad(
-            logits,
-            edges,
-            grad_outputs=seed.to(logits.dtype).expand_as(logits),
-            retain_graph=channel + 1 < len(seeds),
-            allow_unused=True,
-        )
-        for index, value in enumerate(gradients):
-            result[index].append(value)
-    return result
 
 
 def _as_positions(module: nn.Module, call: _Call, channels: list[Tensor | None], batch: Batch) -> tuple[Tensor, Tensor]:

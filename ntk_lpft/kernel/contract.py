@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -36,9 +37,7 @@ class Workspace:
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return an uninitialised tensor; it is valid until the next call."""
-        count = 1
-        for size in shape:
-            count *= size
+        count = math.prod(shape)
         held = self._buffer
         if held is None or held.dtype != dtype or held.device != device or held.numel() < count:
             self._buffer = None  # free the old one before the new one is made

@@ -53,16 +53,17 @@ class NTKDecomposition:
     def __post_init__(self) -> None:
         n, m = self.feature_kernel.shape if self.feature_kernel.dim() == 2 else (-1, -1)
         c = self.row_logits.shape[-1]
-        full = self.outputs == "full"
-        expected: dict[str, tuple[int, ...]]
-        expected = {"feature_kernel": (n, m), "row_logits": (n, c), "column_logits": (m, c)}
-        expected |= {f"ft_groups[{name!r}]": (n, c, m, c) if full else (n, m) for name in self.ft_groups}
-        given = {name: getattr(self, name) for name in ("feature_kernel", "row_logits", "column_logits")}
-        given |= {f"ft_groups[{name!r}]": value for name, value in self.ft_groups.items()}
-        for name, shape in expected.items():
-            if tuple(given[name].shape) != shape or not given[name].is_floating_point():
+        of_groups = (n, c, m, c) if self.outputs == "full" else (n, m)
+        parts: list[tuple[str, Tensor, tuple[int, ...]]] = [
+            ("feature_kernel", self.feature_kernel, (n, m)),
+            ("row_logits", self.row_logits, (n, c)),
+            ("column_logits", self.column_logits, (m, c)),
+            *((f"ft_groups[{name!r}]", value, of_groups) for name, value in self.ft_groups.items()),
+        ]
+        for name, value, shape in parts:
+            if tuple(value.shape) != shape or not value.is_floating_point():
                 raise InputError(
-                    f"kernel: {name} is {given[name].dtype} of shape {tuple(given[name].shape)}; expected numbers of "
+                    f"kernel: {name} is {value.dtype} of shape {tuple(value.shape)}; expected numbers of "
                     f"shape {shape}, as the other parts have it"
                 )
 

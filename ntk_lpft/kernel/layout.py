@@ -72,7 +72,10 @@ class Layout:
         cut = self.columns * self.width
         offset = 0
         if self.symmetric:
-            _add_upper_(out, jacobian, 0, cut)
+            if syrk.supports(out, jacobian):
+                syrk.add_upper_(out[:cut], jacobian[:cut])
+            else:
+                _add_by_halves_(out, jacobian, 0, cut)
             offset = cut
         if self.extra:
             add_product_(out[offset:], jacobian[cut:], jacobian[:cut])
@@ -106,16 +109,8 @@ def add_product_(out: Tensor, left: Float[Tensor, "r p"], right: Float[Tensor, "
         out += torch.mm(left, right.T).to(out.dtype)
 
 
-def _add_upper_(out: Tensor, jacobian: Tensor, first: int, last: int) -> None:
-    """Add the upper triangle of J Jᵀ to the rows and columns ``first…last`` of ``out``."""
-    if syrk.supports(out, jacobian):
-        syrk.add_upper_(out[first:last, first:last], jacobian[first:last])
-    else:
-        _add_by_halves_(out, jacobian, first, last)
-
-
 def _add_by_halves_(out: Tensor, jacobian: Tensor, first: int, last: int) -> None:
-    """Add the upper triangle by halves: large square products, and small blocks on the diagonal."""
+    """Add the upper triangle of J Jᵀ to the rows and columns ``first…last``, by halves down to small blocks."""
     if last - first <= LEAF:
         part = jacobian[first:last]
         add_product_(out[first:last, first:last], part, part)

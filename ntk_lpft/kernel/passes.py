@@ -127,7 +127,8 @@ class PassRunner:
         row = layout.samples * layout.channels * self.setup.precision.model.itemsize
         columns = max(1, self.plan.budget // 4 // row)
         for begin in range(0, entries, columns):
-            self._dense_pass(Pass(Route.AUTOGRAD, [parameter.name], [(begin, min(begin + columns, entries))]), None)
+            piece = Pass(Route.AUTOGRAD, [parameter.name], [(begin, min(begin + columns, entries))])
+            self._dense_pass(piece, tqdm(disable=True))
 
     def _capture(
         self, parameters: Sequence[BodyParameter], max_rows: int | None, bar: tqdm
@@ -186,7 +187,7 @@ class PassRunner:
                     raise
             torch.cuda.empty_cache()
 
-    def _dense_pass(self, step: Pass, bar: tqdm | None) -> None:
+    def _dense_pass(self, step: Pass, bar: tqdm) -> None:
         setup, layout = self.setup, self.setup.layout
         widths = [end - begin for begin, end in step.slices]
         jacobians = [
@@ -201,12 +202,10 @@ class PassRunner:
                 jacobians, self._dense_gradients(step, batch), step.slices, strict=True
             ):
                 jacobian[rows] = gradient[..., begin:end]
-            if bar is not None:
-                bar.update(batch.size)
+            bar.update(batch.size)
         for name, jacobian in zip(step.parameters, jacobians, strict=True):
             layout.add_gram_(self._kernel(name), layout.matrix(jacobian.to(setup.precision.product)))
-            if bar is not None:
-                bar.update(layout.samples)
+            bar.update(layout.samples)
 
     def _dense_batches(self) -> Iterator[Batch]:
         setup = self.setup

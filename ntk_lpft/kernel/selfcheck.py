@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -180,18 +180,15 @@ def _summarise(
             # Some other sample may reach it (an expert's weights, say); the run then computes it by autograd.
             parameter.verified = False
             check.unused.append(parameter.name)
-    describe: dict[Route, Callable[[str], str]] = {
-        Route.SINGLE: lambda names: f"captured one sample at a time: {names}",
-        Route.AUTOGRAD: lambda names: f"computed by plain autograd: {names}",
-    }
-    for route, sentence in describe.items():
+    ways = {Route.SINGLE: "captured one sample at a time", Route.AUTOGRAD: "computed by plain autograd"}
+    for route, way in ways.items():
         members = [parameter for parameter in parameters if parameter.route == route]
         check.routes[route.value] = [parameter.name for parameter in members]
         reasons: dict[str, list[str]] = {}
         for parameter in members:
             reasons.setdefault(parameter.reason, []).append(parameter.name)
         for reason, names in reasons.items():
-            check.notices.append(f"{sentence(_shorten(names))} ({reason})")
+            check.notices.append(f"{way}: {_shorten(names)} ({reason})")
     if check.unused:
         check.notices.append(f"no gradient on the two samples: {_shorten(check.unused)}")
 
