@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +25,6 @@ from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint, rel
 from ntk_lpft.finetuning.progress import Progress
 from ntk_lpft.finetuning.settings import Method, MethodSettings
 from ntk_lpft.finetuning.trainer import ClassifierTrainer
-from ntk_lpft.probing.path import PathSettings
 from ntk_lpft.probing.probe import LinearProbe, linear_probe
 from ntk_lpft.runs.finetuning import FinetuneRun
 from ntk_lpft.tasks import EncodedSplit
@@ -151,19 +149,14 @@ def prepare_start(
 def _fit_probe(
     classifier: Classifier, splits: Mapping[str, EncodedSplit], settings: MethodSettings, run: FinetuneRun | None
 ) -> LinearProbe:
-    path = None
-    if settings.lp_solver != LOGISTIC:
-        path = PathSettings(solver=settings.lp_solver)
-        if settings.lp_iterations is not None:
-            path = dataclasses.replace(path, iterations=settings.lp_iterations)
     probe = linear_probe(
         classifier,
         splits["train"],
         classifier.head.module.out_features,
         solver=settings.lp_solver,
         validation=splits["validation"],
-        settings=path,
-        path_file=None if run is None or path is None else run.file(run.PROBE_PATH),
+        iterations=None if settings.lp_solver == LOGISTIC else settings.lp_iterations,
+        path_file=None if run is None else run.file(run.PROBE_PATH),
         progress=run is not None,
     )
     if run is not None:
