@@ -12,8 +12,10 @@ PRECISION_NAMES = ("float32", "float64", "tf32", "bfloat16")
 
 METHODS = ("lp", "ft", "lp-ft", "lora", "lp-lora")
 LOGISTIC = "logistic"
+PUBLISHED = "logistic-published"
+LOGISTIC_SOLVERS = (LOGISTIC, PUBLISHED)
 PATH_SOLVERS = ("adam", "lbfgs")
-SOLVERS = (LOGISTIC, *PATH_SOLVERS)
+SOLVERS = (*LOGISTIC_SOLVERS, *PATH_SOLVERS)
 
 
 def choose(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from ntk_lpft.choices import HEADS, POOLINGS, choose
+from ntk_lpft.choices import HEADS, LOGISTIC, POOLINGS, choose
 from ntk_lpft.errors import InputError
 from ntk_lpft.model_sources import check_source
 
@@ -219,6 +219,40 @@ class ScaleOptions:
     TITLE: ClassVar[str] = "model"
 
     scale_bias: bool = option(False, "whether --head-scale multiplies b as well")
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """How a linear probe fits V.
+
+    Attributes:
+        lp_solver: ``logistic`` (the paper's), ``logistic-published`` (as their code scales binary heads), ``adam`` or
+            ``lbfgs``.
+        fold_draws: Shuffles of the cross-validation's folds that are tried, the run's own among them.
+    """
+
+    TITLE: ClassVar[str] = "linear probe"
+
+    lp_solver: str = option(
+        LOGISTIC,
+        "'logistic' (cross-validated, the paper's), 'logistic-published' (as the published code scales binary heads), "
+        "or for fine-tuning 'adam' or 'lbfgs', which record every iteration",
+    )
+    fold_draws: int = option(
+        5, "shuffles of the cross-validation's folds to try, from the seed on, to see how far C and ‖V‖ depend on them"
+    )
+
+    def check_probe(self, solvers: tuple[str, ...]) -> None:
+        """Refuse what makes no sense.
+
+        Args:
+            solvers: What ``--lp-solver`` may be.
+
+        Raises:
+            InputError: An unknown solver, or no shuffle at all.
+        """
+        choose("--lp-solver", self.lp_solver, solvers)
+        check_least(self, fold_draws=1)
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ def run_sampling(options: SamplingOptions) -> Path:
     run = SamplingRun(options.folder_for("embedding-sampling", options.head_init))
     samples = read_samples(options.start())
     run.open(overwrite=options.overwrite)
-    model = build_classifier(options.start(), samples).module
+    model = build_classifier(options.start(), samples).classifier.module
     table, summary = measure_sampling(
         model,
         samples.train,

@@ -298,7 +298,7 @@ def run_scaling(options: ScalingOptions) -> Path:
     samples = read_samples(options.start())
     run.open(overwrite=options.overwrite)
     table, summary = measure_scaling(
-        build_classifier(options.start(), samples).module,
+        build_classifier(options.start(), samples).classifier.module,
         samples.train,
         ranks=options.ranks,
         draws=options.draws,

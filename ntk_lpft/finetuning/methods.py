@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
-from ntk_lpft.choices import LOGISTIC
+from ntk_lpft.choices import LOGISTIC_SOLVERS
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import Head
 from ntk_lpft.classifier.head_file import head_from_file
@@ -120,7 +120,7 @@ def prepare_start(
         splits: ``train`` and ``validation`` at least.
         settings: The method.
         head_start: What the head begins with.
-        seed: For a random head and LoRA.
+        seed: For a random head, the folds of the probe, and LoRA.
         run: Where the probe's head and path are written; None writes nothing, as in all processes but one.
         before_probe: Called with the classifier once its head is random or loaded.
 
@@ -136,7 +136,7 @@ def prepare_start(
     if before_probe is not None:
         before_probe(classifier)
     if method.probes:
-        start.probe = _fit_probe(classifier, splits, settings, run)
+        start.probe = _fit_probe(classifier, splits, settings, seed, run)
         set_head(head, start.probe.weight, start.probe.bias)
         start.norms["norm_after_lp"] = head_norm(head)
     scale_head(head, head_start.scale, bias=head_start.scale_bias)
@@ -147,7 +147,11 @@ def prepare_start(
 
 
 def _fit_probe(
-    classifier: Classifier, splits: Mapping[str, EncodedSplit], settings: MethodSettings, run: FinetuneRun | None
+    classifier: Classifier,
+    splits: Mapping[str, EncodedSplit],
+    settings: MethodSettings,
+    seed: int,
+    run: FinetuneRun | None,
 ) -> LinearProbe:
     probe = linear_probe(
         classifier,
@@ -155,7 +159,9 @@ def _fit_probe(
         classifier.head.module.out_features,
         solver=settings.lp_solver,
         validation=splits["validation"],
-        iterations=None if settings.lp_solver == LOGISTIC else settings.lp_iterations,
+        iterations=None if settings.lp_solver in LOGISTIC_SOLVERS else settings.lp_iterations,
+        fold_seed=seed,
+        fold_draws=settings.fold_draws,
         path_file=None if run is None else run.file(run.PROBE_PATH),
         progress=run is not None,
     )

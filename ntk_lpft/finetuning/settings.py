@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ntk_lpft.choices import METHODS, SOLVERS, choose
-from ntk_lpft.options import LoraOptions, check_least, option
+from ntk_lpft.options import LoraOptions, ProbeOptions, check_least, option
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,17 @@ class Method:
 
 
 @dataclass(frozen=True)
-class MethodSettings(LoraOptions):
+class MethodSettings(ProbeOptions, LoraOptions):
     """What a run does besides Trainer's settings.
 
     Attributes:
         method: One of ``METHODS``.
-        lp_solver: ``logistic`` (the paper's), ``adam`` or ``lbfgs``.
-        lp_iterations: Iterations of the latter two; None takes theirs.
+        lp_iterations: Iterations of ``adam`` and ``lbfgs``; None takes theirs.
     """
 
     TITLE: ClassVar[str] = "method"
 
     method: str = option("lp-ft", "lp, ft, lp-ft, lora or lp-lora")
-    lp_solver: str = option(
-        "logistic",
-        "linear probe: 'logistic' (cross-validated, the paper's), or 'adam' or 'lbfgs', which record every iteration",
-    )
     lp_iterations: int | None = option(None, "iterations of adam and lbfgs (default: 1000)")
 
     def check_method(self) -> None:
@@ -74,6 +69,6 @@ class MethodSettings(LoraOptions):
             InputError: Unknown names, or numbers that are too small.
         """
         choose("method", self.method, METHODS)
-        choose("--lp-solver", self.lp_solver, SOLVERS)
+        self.check_probe(SOLVERS)
         check_least(self, lp_iterations=1)
         self.check_lora()

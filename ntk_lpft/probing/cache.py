@@ -10,9 +10,11 @@ files lie in ``features`` and ``heads`` below ``NTK_LPFT_FEATURE_CACHE``, or els
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ntk_lpft.bundled import cache_folder
+from ntk_lpft.choices import LOGISTIC
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.features import Features
 from ntk_lpft.classifier.head_file import load_head, save_head
@@ -38,7 +42,7 @@ from ntk_lpft.tasks import EncodedSplit
 from ntk_lpft.tasks.fingerprint import digest
 
 FEATURES = "ntk_lpft features 2"
-LOGISTIC = "ntk_lpft logistic head 2"
+HEADS = "ntk_lpft logistic head 3"
 
 Say = Callable[[str], object]
 
@@ -106,6 +110,8 @@ def cached_logistic_head(
     split: EncodedSplit,
     num_labels: int,
     *,
+    solver: str = LOGISTIC,
+    fold_seed: int = 0,
     max_iter: int = 5000,
     dtype: torch.dtype = torch.float32,
     cache: Path | None = None,
@@ -114,10 +120,14 @@ def cached_logistic_head(
 ) -> LogisticHead:
     """Return ``fit_logistic_head`` of a model's features, from the cache if it is there.
 
+    b is fitted where the model's head has one.
+
     Args:
         model: The classifier; it is not changed.
         split: The whole training split.
         num_labels: C.
+        solver: ``logistic`` or ``logistic-published``.
+        fold_seed: What shuffles samples into the folds of the cross-validation.
         max_iter: Most iterations of a fit.
         dtype: What to compute the features in.
         cache: As for ``cached_features``.
@@ -128,21 +138,72 @@ def cached_logistic_head(
         The head, float64.
 
     Raises:
-        InputError: Bad inputs, a model without a linear head, or too few samples of some class.
+        InputError: Bad inputs, a model without a linear head, an unknown solver, or too few samples of some class.
     """
-    key = feature_key(model, split, dtype)
-    settings = {"format": LOGISTIC, "num_labels": str(num_labels), "max_iter": str(max_iter)}
-    identity = {**key.identity, **settings, **_solver_versions(), "labels": _label_digest(split.labels)}
-    folder = _folder(cache)
-    path = folder / "heads" / f"{digest([identity])}.safetensors"
-    stored = _read_logistic(path, identity, say)
-    if stored is not None:
-        return stored
-    features = _features(split, key, folder, progress, say)
-    head = fit_logistic_head(features, split.labels, num_labels, max_iter=max_iter)
-    facts = {name: repr(getattr(head, name)) for name in ("strength", "train_accuracy", "folds", "converged")}
-    _write(path, lambda: save_head(path, head.weight, head.bias, {**identity, **facts}), say)
-    return head
+    return cached_logistic_heads(
+        model,
+        split,
+        num_labels,
+        [fold_seed],
+        solver=solver,
+        max_iter=max_iter,
+        dtype=dtype,
+        cache=cache,
+        progress=progress,
+        say=say,
+    )[0]
+
+
+def cached_logistic_heads(
+    model: nn.Module | Classifier,
+    split: EncodedSplit,
+    num_labels: int,
+    fold_seeds: Sequence[int],
+    *,
+    solver: str = LOGISTIC,
+    max_iter: int = 5000,
+    dtype: torch.dtype = torch.float32,
+    cache: Path | None = None,
+    progress: bool = False,
+    say: Say = print,
+) -> list[LogisticHead]:
+    """Return ``cached_logistic_head`` of several seeds of the folds.
+
+    Args:
+        model: The classifier; it is not changed.
+        split: The whole training split.
+        num_labels: C.
+        fold_seeds: What shuffles samples into the folds of the cross-validation, a head each.
+        solver: As for ``cached_logistic_head``, as are all that follow.
+        max_iter: Most iterations of a fit.
+        dtype: What to compute the features in.
+        cache: The cache folder.
+        progress: Whether to show a progress bar.
+        say: Called with each notice, one line.
+
+    Returns:
+        The heads, float64, in the order of the seeds.
+
+    Raises:
+        InputError: As for ``cached_logistic_head``.
+    """
+    key, folder = feature_key(model, split, dtype), _folder(cache)
+    intercept = key.classifier.head.module.bias is not None
+    settings: dict[str, Any] = {"solver": solver, "intercept": intercept, "max_iter": max_iter}
+    identity = {**key.identity, "format": HEADS, "num_labels": str(num_labels), **_solver_versions()}
+    identity |= {name: str(value) for name, value in settings.items()} | {"labels": _label_digest(split.labels)}
+    heads = []
+    for fold_seed in tqdm(fold_seeds, desc="linear probe", unit="draw", delay=1, disable=not progress):
+        own = {**identity, "fold_seed": str(fold_seed)}
+        path = folder / "heads" / f"{digest([own])}.safetensors"
+        head = _read_logistic(path, own, say)
+        if head is None:
+            features = _features(split, key, folder, progress, say)
+            head = fit_logistic_head(features, split.labels, num_labels, fold_seed=fold_seed, **settings)
+            metadata = {**own, "facts": json.dumps(head.facts(), sort_keys=True)}
+            _write(path, partial(save_head, path, head.weight, head.bias, metadata), say)
+        heads.append(head)
+    return heads
 
 
 def feature_key(model: nn.Module | Classifier, inputs: Any, dtype: torch.dtype = torch.float32) -> FeatureKey:
@@ -229,17 +290,12 @@ def _read_logistic(path: Path, identity: Mapping[str, str], say: Say) -> Logisti
         say(f"notice: {error}; the head is fitted again")
         return None
     facts = saved.metadata
-    if saved.bias is None or any(facts.get(name) != value for name, value in identity.items()):
+    if (saved.bias is not None) != (identity["intercept"] == "True") or any(
+        facts.get(name) != value for name, value in identity.items()
+    ):
         say(f"notice: {path} does not hold the head that its name stands for; it is fitted again")
         return None
-    return LogisticHead(
-        weight=saved.weight,
-        bias=saved.bias,
-        strength=float(facts["strength"]),
-        train_accuracy=float(facts["train_accuracy"]),
-        folds=int(facts["folds"]),
-        converged=facts["converged"] == "True",
-    )
+    return LogisticHead.of_facts(saved.weight, saved.bias, json.loads(facts["facts"]))
 
 
 def _write(path: Path, write: Callable[[], object], say: Say) -> None:

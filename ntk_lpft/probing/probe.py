@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ntk_lpft.choices import LOGISTIC, SOLVERS
+from ntk_lpft.choices import LOGISTIC, LOGISTIC_SOLVERS, SOLVERS
 from ntk_lpft.classifier.classifier import Classifier, require_labels
 from ntk_lpft.classifier.head_file import save_head
 from ntk_lpft.classifier.prepare import plain_arithmetic
 from ntk_lpft.errors import InputError
-from ntk_lpft.probing.cache import Say, cached_features, cached_logistic_head
+from ntk_lpft.probing.cache import Say, cached_features, cached_logistic_heads
 from ntk_lpft.probing.path import LabelledFeatures, PathSettings, gradient_path
+from ntk_lpft.probing.spread import FoldSpread
 from ntk_lpft.provenance import versions
 from ntk_lpft.runs.tracking_log import ALL, TRAIN
 from ntk_lpft.tasks import EncodedSplit
@@ -35,10 +36,11 @@ class LinearProbe:
     Attributes:
         weight: V, (C, h), on the CPU.
         bias: b, (C), or None where the model's head has none.
-        solver: ``logistic``, ``adam`` or ``lbfgs``.
-        settings: Of the solver, and what came of them: whether it converged, the strength that cross-validation chose.
+        solver: ``logistic``, ``logistic-published``, ``adam`` or ``lbfgs``.
+        settings: Of the solver, and what came of them: whether it converged, of a logistic regression also the strength
+            that cross-validation chose, its curve, and ``fold_draws``, what other shuffles of the folds led to.
         accuracies: By split, ``train`` among them.
-        path: What a gradient path passed, as ``gradient_path`` records it; None for ``logistic``.
+        path: What a gradient path passed, as ``gradient_path`` records it; None for a logistic regression.
         metadata: Where the head comes from; goes into its file.
     """
 
@@ -70,6 +72,8 @@ def linear_probe(
     others: Mapping[str, EncodedSplit] | None = None,
     iterations: int | None = None,
     settings: PathSettings | None = None,
+    fold_seed: int = 0,
+    fold_draws: int = 1,
     path_file: Path | None = None,
     cache: Path | None = None,
     progress: bool = False,
@@ -77,7 +81,8 @@ def linear_probe(
 ) -> LinearProbe:
     """Fit a linear head to a model's features; the model is not changed.
 
-    ``logistic`` is the paper's probe: scikit-learn's cross-validated logistic regression, whatever head the model has.
+    ``logistic`` is the paper's probe, cross-validated logistic regression, whatever head the model has;
+    ``logistic-published`` scales binary heads as the published code does (see ``fit_logistic_head``).
     ``adam`` and ``lbfgs`` start from the model's own head and record each iteration.
 
     Source: Tomihari and Sato, NeurIPS 2024, experimental settings.
@@ -86,12 +91,14 @@ def linear_probe(
         model: The classifier.
         train: The whole training split.
         num_labels: C.
-        solver: ``logistic``, ``adam`` or ``lbfgs``.
+        solver: ``logistic``, ``logistic-published``, ``adam`` or ``lbfgs``.
         validation: A split to measure on.
         others: Further splits to measure on, by name.
-        iterations: Most iterations; by default 5000 of each fit for ``logistic``, and those of the settings for a
+        iterations: Most iterations; by default 5000 of each logistic regression, and those of the settings for a
             gradient path.
         settings: How a gradient path is trained otherwise; its solver is the one named here.
+        fold_seed: What shuffles samples into folds, for a logistic regression.
+        fold_draws: How many shuffles to try, the seed's own among them, to see what depends on it; each costs as much.
         path_file: Where the table is written, also where the path breaks off.
         cache: Where features and logistic heads are kept; None takes the cache folder.
         progress: Whether to show progress bars.
@@ -102,14 +109,16 @@ def linear_probe(
 
     Raises:
         InputError: An unknown solver, bad inputs, a model whose head has another number of classes, too few samples of
-            a class for ``logistic``, or a gradient path that runs into NaN.
+            a class for a logistic regression, or a gradient path that runs into NaN.
     """
     if solver not in SOLVERS:
         raise InputError(f"unknown solver {solver!r} of the linear probe; choose one of {', '.join(SOLVERS)}")
     if iterations is not None and iterations < 1:
         raise InputError(f"the linear probe's {iterations} iterations are not positive")
-    if solver == LOGISTIC and settings is not None:
-        raise InputError(f"settings of a gradient path mean nothing to solver {LOGISTIC!r}; leave them out")
+    if solver in LOGISTIC_SOLVERS and settings is not None:
+        raise InputError(f"settings of a gradient path mean nothing to solver {solver!r}; leave them out")
+    if fold_draws < 1:
+        raise InputError(f"{fold_draws} shuffles of the folds are not positive")
     splits = {TRAIN: train, **({} if validation is None else {"validation": validation})}
     clash = sorted({*splits, ALL} & set(others or {}))
     if clash:
@@ -126,13 +135,17 @@ def linear_probe(
         name: LabelledFeatures(outputs[name].features, torch.tensor(split.labels, device="cpu"))
         for name, split in splits.items()
     }
-    if solver == LOGISTIC:
+    if solver in LOGISTIC_SOLVERS:
         most = _LOGISTIC_ITERATIONS if iterations is None else iterations
-        fitted = cached_logistic_head(
-            classifier, train, num_labels, max_iter=most, cache=cache, progress=progress, say=say
+        seeds = range(fold_seed, fold_seed + fold_draws)
+        fitted = cached_logistic_heads(
+            classifier, train, num_labels, seeds, solver=solver, max_iter=most, cache=cache, progress=progress, say=say
         )
-        facts = {name: getattr(fitted, name) for name in ("strength", "folds", "converged")}
-        return _probe(fitted.weight, fitted.bias, solver, {"iterations": most, **facts}, samples, train, None)
+        own, spread = fitted[0], FoldSpread.of(fitted)
+        if own.shortfall() is not None:
+            say(f"notice: {own.shortfall()}")
+        facts = {"iterations": most, **own.facts(), "fold_draws": spread.facts()}
+        return _probe(own.weight, own.bias, solver, facts, samples, train, None)
     settings = dataclasses.replace(settings or PathSettings(), solver=solver)
     if iterations is not None:
         settings = dataclasses.replace(settings, iterations=iterations)

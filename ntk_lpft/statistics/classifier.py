@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int, Shaped
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from torch import Tensor
 
 from ntk_lpft.errors import InputError
@@ -107,7 +107,8 @@ def kernel_classifier(
         eval_classes = check_labels(eval_labels, eval_kernel.shape[0], c, "eval_labels").numpy()
 
     folds = min(_FOLDS, n)  # each fold needs one of the N positive pairs
-    model, unconverged = fit_cross_validated(train_rows, _one_hot(train_classes, c).ravel(), folds, max_iter)
+    model = cross_validated_regression(Cs=_STRENGTHS, cv=folds, solver="lbfgs", tol=1e-4, max_iter=max_iter)
+    unconverged = fit_and_count(model, train_rows, _one_hot(train_classes, c).ravel())
     train_pair_accuracy, train_accuracy = _score(model, train_rows, train_classes, c)
     eval_pair_accuracy = eval_accuracy = None
     if eval_rows is not None and eval_classes is not None:
@@ -126,33 +127,48 @@ def kernel_classifier(
     )
 
 
-def fit_cross_validated(
-    rows: Float64[np.ndarray, "n p"], targets: Shaped[np.ndarray, " n"], folds: int, max_iter: int
-) -> tuple[LogisticRegressionCV, int]:
-    """Fit scikit-learn's cross-validated logistic regression with its long-standing defaults.
+def cross_validated_regression(**settings: Any) -> LogisticRegressionCV:
+    """Make scikit-learn's cross-validated logistic regression, L2-penalised and scored by accuracy.
 
     Args:
-        rows: One case a row.
-        targets: The class of each.
-        folds: Number of unshuffled, stratified folds.
-        max_iter: Most iterations of lbfgs in each fit.
+        **settings: What it is to be told besides.
 
     Returns:
-        The model, and how many of its fits stopped before they converged; scikit-learn does not warn of these.
+        The model, to be fitted.
     """
-    settings: dict[str, Any] = {"Cs": _STRENGTHS, "scoring": "accuracy", "solver": "lbfgs", "tol": 1e-4}
     # Release 1.8 renamed the L2 penalty and warns where a default is about to change.
     if "use_legacy_attributes" in inspect.signature(LogisticRegressionCV).parameters:
         settings |= {"l1_ratios": (0.0,), "use_legacy_attributes": False}
-    model = LogisticRegressionCV(cv=folds, max_iter=max_iter, **settings)
+    return LogisticRegressionCV(scoring="accuracy", **settings)
+
+
+def fit_and_count(
+    model: LogisticRegression | LogisticRegressionCV,
+    rows: Float64[np.ndarray, "n p"],
+    targets: Shaped[np.ndarray, " n"],
+) -> int:
+    """Fit a logistic regression, and count what did not converge in place of warnings.
+
+    Args:
+        model: The model, fitted in place.
+        rows: One case a row.
+        targets: The class of each.
+
+    Returns:
+        How many of its fits stopped before they converged.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(rows, targets)
-    unconverged = [entry for entry in caught if issubclass(entry.category, ConvergenceWarning)]
+    unconverged = [
+        entry
+        for entry in caught
+        if issubclass(entry.category, ConvergenceWarning) or "Line Search failed" in str(entry.message)
+    ]
     for entry in caught:
         if entry not in unconverged:
             warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
-    return model, len(unconverged)
+    return len(unconverged)
 
 
 def _check_train(kernel: Tensor) -> tuple[int, int]:

@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from helpers.logistic_reference import probe as reference_probe
 from helpers.referee import referee, referee_logits
-from helpers.small import examples, linear_probe, save_csv, save_jsonl, save_model, tokens_of
+from helpers.small import examples, save_csv, save_jsonl, save_model, tokens_of
+from scipy.special import softmax
 from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -155,7 +157,8 @@ def test_head_is_logistic_regression_on_the_first_token(run: Run, place: Path) -
     ntk = NTKDecomposition.load(folder, part="eval")
     z = np.stack([feature(row) for row in chosen(folder, "eval", EVALUATION)])
     found = torch.softmax(ntk.row_logits, 1).numpy()
-    np.testing.assert_allclose(found, linear_probe(x, y).predict_proba(z), atol=0.03)
+    weight, bias = reference_probe(x, np.array(y))
+    np.testing.assert_allclose(found, softmax(z @ weight.T + bias, axis=1), rtol=0, atol=1e-4)
     columns = np.stack([feature(row) for row in chosen(folder, "train", TRAIN)])
     np.testing.assert_allclose(ntk.feature_kernel.numpy(), z @ columns.T + 1, rtol=1e-4)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.logistic_reference import probe as reference_probe
 from helpers.probe_samples import drawn_split, linear_classifier
-from helpers.small import linear_probe
 from helpers.zoo import ZOO
 from torch import Tensor, nn
 from transformers import TrainingArguments
@@ -138,9 +138,11 @@ def test_the_probe_is_logistic_regression_on_the_body(tmp_path: Path) -> None:
             given = {name: torch.tensor([ids]) for name, ids in row.items()}
             hidden.append(model.body(**given).last_hidden_state[0, 0].double().numpy())
     features = np.stack(hidden)
-    expected = linear_probe(features, SPLITS["train"].labels.tolist())
-    found = torch.from_numpy(features).float() @ model.classifier.weight.T / 2 + model.classifier.bias
-    np.testing.assert_allclose(torch.softmax(found, 1).detach(), expected.predict_proba(features), atol=0.03)
+    weight, bias = reference_probe(features, SPLITS["train"].labels)
+    # Features and head are of float32, and the optimum is continuous in them: about 1e-7 times its condition.
+    found = model.classifier.weight.detach().double().numpy() / 2
+    assert np.linalg.norm(found - weight) <= 1e-3 * np.linalg.norm(weight)
+    np.testing.assert_allclose(model.classifier.bias.detach(), bias, rtol=0, atol=1e-3 * np.linalg.norm(weight))
     assert start.norms["norm_at_start"] == pytest.approx(2 * start.norms["norm_after_lp"])
     assert start.norms["norm_before"] < 1
     assert (tmp_path / "probe_head.safetensors").is_file()

@@ -5,14 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import random
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegressionCV
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -104,11 +101,3 @@ def save_jsonl(path: Path, rows: Sequence[Example]) -> Path:
     """Write examples as one JSON object a line."""
     path.write_text("".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in rows), encoding="utf-8")
     return path
-
-
-def linear_probe(features: np.ndarray, labels: Sequence[int]) -> LogisticRegressionCV:
-    """Fit the paper's linear probe as its settings name it, by scikit-learn alone."""
-    with warnings.catch_warnings():
-        # Newer releases announce other attributes; the values that are read here stay.
-        warnings.simplefilter("ignore")
-        return LogisticRegressionCV(Cs=10, cv=5, tol=1e-4, max_iter=5000).fit(features, labels)

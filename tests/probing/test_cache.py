@@ -19,7 +19,7 @@ from ntk_lpft.classifier.head_file import head_from_file
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier
 from ntk_lpft.errors import InputError
 from ntk_lpft.probing import cache as caches
-from ntk_lpft.probing.cache import cached_features, cached_logistic_head
+from ntk_lpft.probing.cache import cached_features, cached_logistic_head, cached_logistic_heads
 from ntk_lpft.probing.logistic import fit_logistic_head
 from ntk_lpft.storage import write_tensors
 
@@ -295,9 +295,7 @@ def test_logistic_heads_are_fitted_once(num_labels: int, tmp_path: Path, monkeyp
     for head in (first, second):
         assert torch.equal(head.weight, expected.weight)
         assert torch.equal(head.bias, expected.bias)
-        for name in ("strength", "train_accuracy", "folds", "converged"):
-            assert getattr(head, name) == getattr(expected, name)
-            assert type(getattr(head, name)) is type(getattr(expected, name))
+        assert head.facts() == expected.facts()
 
 
 def test_a_cached_head_is_a_heads_file(tmp_path: Path) -> None:
@@ -314,11 +312,41 @@ def test_other_labels_and_settings_have_heads_of_their_own(tmp_path: Path) -> No
         logistic_head(model, split_of(rows), 3, cache=tmp_path, say=refuse),
         logistic_head(model, split_of(rows, shift=1), 3, cache=tmp_path, say=refuse),
         logistic_head(model, split_of(rows), 3, max_iter=2, cache=tmp_path, say=refuse),
+        logistic_head(model, split_of(rows), 3, fold_seed=1, cache=tmp_path, say=refuse),
+        logistic_head(model, split_of(rows), 3, solver="logistic-published", cache=tmp_path, say=refuse),
     ]
-    assert len(files(tmp_path / "heads")) == 3
+    assert len(files(tmp_path / "heads")) == 5
+    assert [head.fold_seed for head in heads] == [0, 0, 0, 1, 0]
+    assert heads[0].curve != heads[3].curve
+    assert heads[4].solver == "logistic-published"
     assert len(files(tmp_path / "features")) == 1
     assert not torch.allclose(heads[0].weight, heads[1].weight)
-    assert not torch.allclose(heads[0].weight, heads[2].weight)
+    assert heads[2].unconverged_fits > heads[0].unconverged_fits
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+def test_a_head_without_bias_is_fitted_without_intercept(name: str, tmp_path: Path) -> None:
+    model, split = ZOO[name].build(dtype=torch.float32), drawn_split(24, entry=ZOO[name])
+    for _ in range(2):
+        fitted = cached_logistic_head(model, split, 3, cache=tmp_path, say=refuse)
+        head = Classifier.of(model, split).head
+        assert (fitted.bias is None) == (head.module.bias is None) == (name == "gpt2")
+        set_head(head, fitted.weight, fitted.bias)
+        right = extract_features(model, split).logits.argmax(1).numpy() == split.labels
+        assert right.mean() == fitted.train_accuracy
+    expected = fit_logistic_head(extract_features(model, split).features, split.labels, 3, intercept=name != "gpt2")
+    assert torch.equal(fitted.weight, expected.weight)
+
+
+def test_several_shuffles_of_the_folds_are_each_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, split = linear_classifier(), drawn_split(12)
+    heads = cached_logistic_heads(model, split, 3, range(2, 5), max_iter=5, cache=tmp_path, say=refuse)
+    assert [head.fold_seed for head in heads] == [2, 3, 4]
+    assert len(files(tmp_path / "heads")) == 3
+    monkeypatch.setattr(caches, "fit_logistic_head", never)
+    again = logistic_head(model, split, 3, fold_seed=3, cache=tmp_path, say=refuse)
+    assert torch.equal(again.weight, heads[1].weight)
+    assert again.facts() == heads[1].facts()
 
 
 @pytest.mark.parametrize("damage", [cut, flip, empty, of_another_key])

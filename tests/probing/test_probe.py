@@ -1,4 +1,4 @@
-"""The linear probe of a model: scikit-learn's on the same features, or a path from the model's own head."""
+"""The linear probe of a model: logistic regression on the same features, or a path from the model's own head."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.logistic_reference import STRENGTHS, objective
+from helpers.logistic_reference import probe as reference_probe
 from helpers.probe_samples import counted_rows, drawn_split, linear_classifier, split_of
-from helpers.small import linear_probe as scikit_learn_probe
 from helpers.zoo import ZOO, ragged_rows
 from torch import Tensor, nn
 
@@ -44,31 +45,49 @@ def accuracy(weight: Tensor, bias: Tensor | None, features: Tensor, labels: np.n
 
 
 @pytest.mark.parametrize("num_labels", [2, 3])
-def test_the_probe_is_that_of_scikit_learn(num_labels: int) -> None:
+def test_the_probe_is_logistic_regression_on_the_same_features(num_labels: int) -> None:
     model = linear_classifier(num_labels)
     train, other = learnable(model, num_labels), drawn_split(11, num_labels, seed=1)
-    probe = linear_probe(model, train, num_labels, validation=other, others={"ood.x": train})
-    features = {name: extract_features(model, s).features.double() for name, s in (("train", train), ("other", other))}
-    reference = scikit_learn_probe(features["train"].numpy(), train.labels.tolist())
+    probe = linear_probe(model, train, num_labels, validation=other, others={"ood.x": train}, fold_seed=4)
+    # The features that are probed are of float32.
+    features = {
+        name: extract_features(model, each, dtype=torch.float32).features.double().numpy()
+        for name, each in (("train", train), ("validation", other))
+    }
+    weight, bias = reference_probe(features["train"], train.labels, fold_seed=4)
+    written_out = objective(features["train"], train.labels, probe.settings["strength"])
     assert probe.bias is not None
-    for name, values in features.items():
-        probabilities = torch.softmax(values @ probe.weight.T + probe.bias, dim=1)
-        np.testing.assert_allclose(
-            probabilities, reference.predict_proba(values.numpy()), rtol=0, atol=1e-6, err_msg=name
-        )
-    assert probe.train_accuracy == pytest.approx(reference.score(features["train"].numpy(), train.labels))
-    assert 1 / num_labels < probe.train_accuracy
-    assert probe.accuracies == pytest.approx(
-        {
-            "train": probe.train_accuracy,
-            "validation": reference.score(features["other"].numpy(), other.labels),
-            "ood.x": probe.train_accuracy,
-        }
+    apart = written_out.gradient_norm(probe.weight.numpy(), probe.bias.numpy()) + written_out.gradient_norm(
+        weight, bias
     )
+    assert np.linalg.norm(probe.weight.numpy() - weight) <= apart / written_out.penalty
+    assert apart <= 1e-5 * np.linalg.norm(weight)
+    for name, split in (("train", train), ("validation", other)):
+        right = (features[name] @ weight.T + bias).argmax(1) == split.labels
+        assert probe.accuracies[name] == right.mean()
+    assert probe.accuracies["ood.x"] == probe.train_accuracy == probe.settings["train_accuracy"] > 1 / num_labels
     assert probe.path is None
     assert probe.solver == "logistic"
-    assert probe.settings["strength"] in np.logspace(-4, 4, 10)
-    assert probe.settings["iterations"] == 5000
+    assert probe.settings["strength"] in STRENGTHS
+    assert (probe.settings["iterations"], probe.settings["fold_seed"]) == (5000, 4)
+    assert [draw["fold_seed"] for draw in probe.settings["fold_draws"]] == [4]
+
+
+def test_what_a_probe_owes_to_the_folds_is_told() -> None:
+    model = linear_classifier(3)
+    train = learnable(model, 3)
+    probe = linear_probe(model, train, 3, fold_seed=2, fold_draws=3)
+    alone = [linear_probe(model, train, 3, fold_seed=seed) for seed in (2, 3, 4)]
+    assert torch.equal(probe.weight, alone[0].weight)
+    assert probe.settings["fold_draws"] == [each.settings["fold_draws"][0] for each in alone]
+    for each, draw in zip(alone, probe.settings["fold_draws"], strict=True):
+        assert draw["head_norm"] == pytest.approx(float(each.weight.norm()), rel=1e-12)
+        assert draw["strength"] == each.settings["strength"]
+        assert draw["train_accuracy"] == each.train_accuracy
+    said: list[str] = []
+    linear_probe(model, train, 3, iterations=1, say=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("notice: the linear probe: ")
 
 
 @pytest.mark.parametrize("name", ["roberta", "gpt2"])
@@ -167,7 +186,9 @@ def test_a_path_that_breaks_off_leaves_its_file(tmp_path: Path) -> None:
 
 def test_probes_that_make_no_sense() -> None:
     model, split = linear_classifier(), drawn_split(9)
-    with pytest.raises(InputError, match="unknown solver 'svm' of the linear probe; choose one of logistic, adam"):
+    with pytest.raises(
+        InputError, match="unknown solver 'svm' of the linear probe; choose one of logistic, logistic-pu"
+    ):
         linear_probe(model, split, 3, solver="svm")
     with pytest.raises(InputError, match="the model's head has 3 classes, not 4; load it for this data"):
         linear_probe(model, split, 4)
@@ -179,5 +200,7 @@ def test_probes_that_make_no_sense() -> None:
             linear_probe(model, split, 3, solver=solver, iterations=0)
     with pytest.raises(InputError, match="settings of a gradient path mean nothing to solver 'logistic'"):
         linear_probe(model, split, 3, settings=PathSettings())
+    with pytest.raises(InputError, match="0 shuffles of the folds are not positive"):
+        linear_probe(model, split, 3, fold_draws=0)
     with pytest.raises(InputError, match=r"2 or more samples of each of 3 classes"):
         linear_probe(model, drawn_split(4), 3)

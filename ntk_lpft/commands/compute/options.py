@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from ntk_lpft.choices import LOGISTIC_SOLVERS
 from ntk_lpft.errors import InputError
 from ntk_lpft.file_names import short_name
 from ntk_lpft.kernel.settings import KernelSettings
@@ -17,6 +18,7 @@ from ntk_lpft.options import (
     LoraOptions,
     ModelOptions,
     OutputOptions,
+    ProbeOptions,
     ScaleOptions,
     SeedOptions,
     check_least,
@@ -34,7 +36,9 @@ SAMPLES = 250  # the paper's
 
 
 @dataclass(frozen=True)
-class ComputeOptions(OutputOptions, SeedOptions, KernelSettings, LoraOptions, ScaleOptions, ModelOptions, DataOptions):
+class ComputeOptions(
+    OutputOptions, SeedOptions, KernelSettings, LoraOptions, ProbeOptions, ScaleOptions, ModelOptions, DataOptions
+):
     """Options of ``python -m ntk_lpft.compute``."""
 
     TITLE: ClassVar[str] = "this kernel"
@@ -73,6 +77,7 @@ class ComputeOptions(OutputOptions, SeedOptions, KernelSettings, LoraOptions, Sc
         self.check_data()
         self.check_model(HEAD_INITS)
         self.check_lora()
+        self.check_probe(LOGISTIC_SOLVERS)
         check_least(self, n_train=2, n_eval=1, max_iter=1)
         check_seed(self.seed)
         if not math.isfinite(self.head_scale):

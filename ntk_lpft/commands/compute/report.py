@@ -14,6 +14,7 @@ from ntk_lpft import pictures
 from ntk_lpft.classifier.rows import unwrapped
 from ntk_lpft.commands.text import text_table
 from ntk_lpft.kernel import NTKDecomposition
+from ntk_lpft.probing.spread import describe_spread
 from ntk_lpft.runs import KernelRun
 from ntk_lpft.statistics import (
     KernelStatistics,
@@ -130,6 +131,7 @@ def write(
     labels: Int[Tensor, " n"],
     label_names: Sequence[str],
     head_norm: float,
+    probe: Mapping[str, Any] | None,
 ) -> None:
     """Write tables, summary and pictures of a run."""
     train = parts["train"]
@@ -144,6 +146,7 @@ def write(
             "samples": {"train": train.row_logits.shape[0], "eval": parts["eval"].row_logits.shape[0]},
             "num_labels": train.num_labels,
             "head_norm": head_norm,
+            "probe": probe,
             "accuracy": "pair accuracies are per (sample, class), as published; their base rate is (C - 1) / C",
             "kernel": train.metadata,
         },
@@ -171,7 +174,9 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): plain(v) for k, v in row.items()} for row in table.to_dict(orient="records")]
 
 
-def show(run: KernelRun, results: Results, parts: Mapping[str, NTKDecomposition]) -> None:
+def show(
+    run: KernelRun, results: Results, parts: Mapping[str, NTKDecomposition], probe: Mapping[str, Any] | None
+) -> None:
     """Print the table, the largest groups, and where the files are."""
     train = parts["train"]
     print()
@@ -179,6 +184,8 @@ def show(run: KernelRun, results: Results, parts: Mapping[str, NTKDecomposition]
     if "train_pair_accuracy" in results.statistics and results.statistics["train_pair_accuracy"].notna().any():
         base = 100 * (train.num_labels - 1) / train.num_labels
         print(f"Accuracies in %: per (sample, class) as published (base rate {base:.1f}), then per sample by argmax.")
+    if probe is not None and len(probe["fold_draws"]) > 1:
+        print(f"All but P follow V, which depends on chance. {describe_spread(probe['fold_draws'])}")
     if train.outputs != "full":
         print(
             f"Kernel of the {train.outputs} outputs, divided by C = {train.divisor}; no class blocks to classify with."

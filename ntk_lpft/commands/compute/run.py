@@ -40,7 +40,8 @@ def compute(options: ComputeOptions) -> Path:
     samples = read_samples(options)
     print(f"data:   {samples.task.name} from {samples.task.source}; {report.describe(samples.train)} × itself and "
           f"× {report.describe(samples.evaluation)}")  # fmt: skip
-    classifier = build_classifier(options, samples)
+    start = build_classifier(options, samples)
+    classifier = start.classifier
     print(f"model:  {report.describe_model(options.model, classifier.module)}")
     if options.overwrite:
         run.drop_partial_kernel()
@@ -72,8 +73,16 @@ def compute(options: ComputeOptions) -> Path:
         kernel_classifier=options.kernel_classifier,
         max_iter=options.max_iter,
     )
-    report.write(run, results, parts, labels, samples.task.label_names, head_norm=head_norm(classifier.head))
+    report.write(
+        run,
+        results,
+        parts,
+        labels,
+        samples.task.label_names,
+        head_norm=head_norm(classifier.head),
+        probe=start.probe,
+    )
     run.seal()
     run.drop_partial_kernel()
-    report.show(run, results, parts)
+    report.show(run, results, parts, start.probe)
     return run.path

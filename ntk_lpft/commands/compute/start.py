@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from ntk_lpft.choices import LOGISTIC
 from ntk_lpft.classifier import Classifier, load_classifier, load_tokenizer
 from ntk_lpft.classifier.head_file import head_from_file
 from ntk_lpft.classifier.head_weights import initialise_head, scale_head, set_head
@@ -12,7 +14,7 @@ from ntk_lpft.classifier.lora import adapt
 from ntk_lpft.commands.compute.options import ComputeOptions
 from ntk_lpft.commands.data import task_of
 from ntk_lpft.devices import command_device
-from ntk_lpft.probing import cached_logistic_head
+from ntk_lpft.probing import FoldSpread, cached_logistic_heads
 from ntk_lpft.tasks import EncodedSplit, Task
 
 
@@ -31,6 +33,19 @@ class KernelSamples:
     train: EncodedSplit
     evaluation: EncodedSplit
     whole_train: EncodedSplit | None
+
+
+@dataclass(frozen=True)
+class KernelStart:
+    """The point at which the kernel is computed.
+
+    Attributes:
+        classifier: The classifier, on its device, with LoRA adapters where they were asked for.
+        probe: What is known of the linear probe that made its head; None where no probe did.
+    """
+
+    classifier: Classifier
+    probe: dict[str, Any] | None
 
 
 def read_samples(options: ComputeOptions) -> KernelSamples:
@@ -63,7 +78,7 @@ def read_samples(options: ComputeOptions) -> KernelSamples:
 
 def build_classifier(
     options: ComputeOptions, samples: KernelSamples, say: Callable[[str], object] = print
-) -> Classifier:
+) -> KernelStart:
     """Load the classifier, make its head, and adapt it.
 
     Args:
@@ -72,7 +87,7 @@ def build_classifier(
         say: Called with each line worth knowing.
 
     Returns:
-        The classifier, on its device, with LoRA adapters where they were asked for.
+        The classifier, and what is known of its head.
 
     Raises:
         InputError: Anything wrong with the model.
@@ -91,25 +106,44 @@ def build_classifier(
     )
     classifier = Classifier.of(model, samples.train, what="training data")
     classifier.rows(samples.train, "training data")
+    probe = None
     if start == "lp":
-        _probe(classifier, samples, say)
+        probe = _probe(classifier, samples, options, say)
     elif start == "random":
         initialise_head(classifier.head, options.seed)
     elif start != "keep":
         head_from_file(classifier.head, start)
     scale_head(classifier.head, options.head_scale, bias=options.scale_bias)
     if not options.lora:
-        return classifier
-    return Classifier.of(adapt(model, classifier.head, options, options.seed).to(device), samples.train)
+        return KernelStart(classifier, probe)
+    adapted = adapt(model, classifier.head, options, options.seed).to(device)
+    return KernelStart(Classifier.of(adapted, samples.train), probe)
 
 
-def _probe(classifier: Classifier, samples: KernelSamples, say: Callable[[str], object]) -> None:
-    """Fit the paper's linear probe on all training samples, and make it the head."""
+def _probe(
+    classifier: Classifier, samples: KernelSamples, options: ComputeOptions, say: Callable[[str], object]
+) -> dict[str, Any]:
+    """Fit the paper's linear probe on all training samples, make it the head, and return what is known of it."""
     assert samples.whole_train is not None
-    fitted = cached_logistic_head(classifier, samples.whole_train, samples.task.num_labels, progress=True, say=say)
-    set_head(classifier.head, fitted.weight, fitted.bias)
-    say(
-        f"head:   logistic regression on {len(samples.whole_train)} training samples, {fitted.folds} folds, "
-        f"C = {fitted.strength:.3g}, training accuracy {fitted.train_accuracy:.3f}"
-        + ("" if fitted.converged else " (some fits did not converge)")
+    heads = cached_logistic_heads(
+        classifier,
+        samples.whole_train,
+        samples.task.num_labels,
+        range(options.seed, options.seed + options.fold_draws),
+        solver=options.lp_solver,
+        progress=True,
+        say=say,
     )
+    fitted, spread = heads[0], FoldSpread.of(heads)
+    set_head(classifier.head, fitted.weight, fitted.bias)
+    published = "" if fitted.solver == LOGISTIC else " as published"
+    intercept = "" if fitted.bias is not None else ", without intercept"
+    say(
+        f"head:   logistic regression{published} on {len(samples.whole_train)} training samples, {fitted.folds} folds, "
+        f"C = {fitted.strength:.3g}{intercept}, ‖V‖ {fitted.head_norm:.3f}, "
+        f"training accuracy {fitted.train_accuracy:.3f}, gradient norm {fitted.gradient_norm:.1g}"
+    )
+    say(f"folds:  {spread}")
+    if fitted.shortfall() is not None:
+        say(f"notice: {fitted.shortfall()}")
+    return {**fitted.facts(), "samples": len(samples.whole_train), "fold_draws": spread.facts()}

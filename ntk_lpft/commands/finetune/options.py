@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ntk_lpft.choices import LOGISTIC
+from ntk_lpft.choices import PATH_SOLVERS
 from ntk_lpft.errors import InputError
 from ntk_lpft.file_names import short_name
 from ntk_lpft.finetuning.settings import Method, MethodSettings
@@ -85,12 +85,14 @@ class FinetuneOptions(OutputOptions, MethodSettings, ScaleOptions, ModelOptions,
         """
         method = Method.of(self.method)
         idle = [] if method.adapts else ["lora_rank", "lora_alpha", "lora_targets"]
-        idle += [] if method.probes else ["lp_solver", "lp_iterations"]
+        idle += [] if method.probes else ["lp_solver", "lp_iterations", "fold_draws"]
         unused = [name for name in idle if name in names]
         if unused:
             raise InputError(f"{flag_of(unused[0])} does nothing for method {self.method}; leave it out")
-        if "lp_iterations" in names and self.lp_solver == LOGISTIC:
-            raise InputError(f"--lp-iterations does nothing for --lp-solver {LOGISTIC}; choose adam or lbfgs")
+        if "lp_iterations" in names and self.lp_solver not in PATH_SOLVERS:
+            raise InputError(f"--lp-iterations does nothing for --lp-solver {self.lp_solver}; choose adam or lbfgs")
+        if "fold_draws" in names and self.lp_solver in PATH_SOLVERS:
+            raise InputError(f"--fold-draws does nothing for --lp-solver {self.lp_solver}, which has no folds")
 
     def folder(self, seed: int) -> Path:
         """Where the results go: by default ``runs/MODEL-DATASET-METHOD``, with the seed where it is not 0."""

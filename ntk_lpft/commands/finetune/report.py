@@ -16,6 +16,8 @@ from ntk_lpft.commands.text import text_table
 from ntk_lpft.finetuning.methods import Start
 from ntk_lpft.finetuning.settings import Method
 from ntk_lpft.prediction import Comparison
+from ntk_lpft.probing import LinearProbe
+from ntk_lpft.probing.spread import describe_spread
 from ntk_lpft.runs import FinetuneRun, HeadScaleGrid
 from ntk_lpft.tasks import EncodedSplit
 
@@ -35,7 +37,10 @@ def describe_start(options: FinetuneOptions, start: Start, arguments: TrainingAr
     lines = [f"model:  {options.model} ({kind}), {total / 1e6:.2f} million parameters"]
     if start.probe is not None:
         accuracies = ", ".join(f"{name} {value:.3f}" for name, value in start.probe.accuracies.items())
-        lines.append(f"probe:  {start.probe.solver}; accuracy {accuracies}; ‖V‖ {start.norms['norm_after_lp']:.3f}")
+        norm = start.norms["norm_after_lp"]
+        lines.append(f"probe:  {describe_solver(start.probe)}; accuracy {accuracies}; ‖V‖ {norm:.3f}")
+        if "fold_draws" in start.probe.settings:
+            lines.append(f"folds:  {describe_spread(start.probe.settings['fold_draws'])}")
     if method.trains:
         what = "adapters and head" if method.adapts else "body and head"
         lines.append(
@@ -44,6 +49,15 @@ def describe_start(options: FinetuneOptions, start: Start, arguments: TrainingAr
             f"rate {arguments.learning_rate:g}, {_value(arguments.lr_scheduler_type)} schedule"
         )
     return "\n".join(lines)
+
+
+def describe_solver(probe: LinearProbe) -> str:
+    """Name the solver of a linear probe, the strength that it chose, and how near to the optimum it came."""
+    facts = probe.settings
+    if probe.path is not None:
+        return probe.solver
+    intercept = "" if facts["intercept"] else ", without intercept"
+    return f"{probe.solver}, C = {facts['strength']:.3g}{intercept}, gradient norm {facts['gradient_norm']:.1g}"
 
 
 def _length(arguments: TrainingArguments) -> str:
@@ -114,6 +128,11 @@ def closing_table(metrics: Mapping[str, Any]) -> str:
     steps = [f"{norms['norm_before']:.3g}"]
     if "norm_after_lp" in norms:
         steps.append(f"{norms['norm_after_lp']:.3g} (LP)")
+        drawn = [draw["head_norm"] for draw in metrics.get("probe", {}).get("fold_draws", [])]
+        if len(drawn) > 1:
+            steps[-1] = (
+                f"{steps[-1][:-1]}; {min(drawn):.3g} to {max(drawn):.3g} over {len(drawn)} shuffles of its folds)"
+            )
     start = norms["norm_at_start"]
     if abs(start - norms.get("norm_after_lp", norms["norm_before"])) > 1e-6 * start:
         steps.append(f"{start:.3g} (scaled)")
