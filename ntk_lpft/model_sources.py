@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ntk_lpft.bundled import model_folder
 from ntk_lpft.choices import BUNDLED_MODELS
 from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import read_json
+
+INDEX = "model.safetensors.index.json"
+MOST_LABELS = 1_000_000  # transformers gives each a name
+_MOST_LAYERS = 2000  # the deepest that are in use have a few hundred
+_LAYERS = re.compile(r"(^|_)(n_)?layers?$|^num_hidden_groups$")
 
 
 def check_source(name: str | Path) -> Path | None:
@@ -59,7 +68,47 @@ def resolve_source(name: str | Path) -> str:
         pickled = any(folder.glob("*.bin"))
         hint = "only .bin weights, which are pickles; convert them to safetensors" if pickled else "no weights"
         raise InputError(f"model folder {text} has {hint} (*.safetensors is needed)")
+    check_sizes(read_json(folder / "config.json"), f"{folder / 'config.json'}")
+    _check_index(folder)
     return str(folder)
+
+
+def check_sizes(settings: Mapping[str, Any], where: str) -> None:
+    """Refuse a config with which transformers would be busy for hours, or for ever, before it failed.
+
+    Args:
+        settings: The content of a ``config.json``.
+        where: What messages call it.
+
+    Raises:
+        InputError: A number of layers or of labels that no model has.
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            check_sizes(value, where)
+        elif isinstance(value, int) and _LAYERS.search(name):
+            least = 1 if name in ("num_hidden_layers", "num_layers", "n_layer", "n_layers") else 0
+            if not least <= value <= _MOST_LAYERS:
+                raise InputError(f"{where} asks for {value} {name}; models have from {least} to {_MOST_LAYERS}")
+        elif isinstance(value, int) and name in ("num_labels", "_num_labels") and value > MOST_LABELS:
+            raise InputError(f"{where} asks for {value} labels; at most {MOST_LABELS} are possible")
+
+
+def _check_index(folder: Path) -> None:
+    """Refuse an index of weights that names anything but safetensors files in the same folder."""
+    path = folder / INDEX
+    if not path.is_file():
+        return
+    files = read_json(path).get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise InputError(f"{path} has no weight_map; load a sound checkpoint")
+    for name in files.values():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise InputError(
+                f"{path} names {str(name)[:60]!r}, no safetensors file in that folder; only those are loaded"
+            )
+        if not (folder / name).is_file():
+            raise InputError(f"{path} names {name}, which is not there; fetch the whole checkpoint")
 
 
 def run_model_folder(folder: Path) -> Path:

@@ -20,6 +20,7 @@ from ntk_lpft.classifier.linear_head import LinearHeadClassifier
 from ntk_lpft.classifier.prepare import prepared
 from ntk_lpft.classifier.rows import Batch, Row, by_length, check_rows, collate, cut, to_rows, token_table, unwrapped
 from ntk_lpft.errors import InputError
+from ntk_lpft.library_errors import told_as_bad_input
 
 # Samples × positions of a batch: of forward passes alone, and where activations are kept for a backward pass. In
 # float64 RoBERTa-base needs about 4 MB of activations for each.
@@ -94,7 +95,8 @@ class Classifier:
         own = widest(model)
         row = to_rows(first_row(inputs), model, what)[0]
         check_rows([row], model, what)
-        with _own_forward(model), prepared(model, own, parameter.device):
+        failed = told_as_bad_input(f"the model fails on the first sample of the {what}", "give a sound model")
+        with _own_forward(model), prepared(model, own, parameter.device), failed:
             head = find_head(model, collate([row], 0, parameter.device).tensors)
             pad_id = _padding_token(model, row, parameter.device)
         return cls(model, head, pad_id, dtype or own, device)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -21,10 +21,14 @@ from ntk_lpft.choices import HEADS, choose
 from ntk_lpft.classifier.head import Head, number_of_labels
 from ntk_lpft.classifier.head_weights import initialise_head, set_head
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier, resolve_pooling
+from ntk_lpft.classifier.model_size import check_memory
 from ntk_lpft.classifier.prepare import check_finite
 from ntk_lpft.classifier.saving import saved_head
 from ntk_lpft.errors import InputError
+from ntk_lpft.library_errors import told_as_bad_input
 from ntk_lpft.model_sources import resolve_source
+
+_NUMBERED = re.compile(r"\.\d+\.")  # one of a stack of layers, within a weight's name
 
 
 def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -45,13 +49,20 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreT
         kinds = ("tokenizer*", "vocab*", "*.model", "spiece*", "merges.txt")
         if not any(path for kind in kinds for path in Path(source).glob(kind)):
             raise InputError(f"model folder {name} has no tokenizer; save it there with tokenizer.save_pretrained")
-    try:
+    with told_as_bad_input(f"cannot load a tokenizer for {name}"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"cannot load a tokenizer for {name}: {_one_line(error)}") from error
+        _check_tokenizer(tokenizer)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that does not make tokens of a word, or does not say how many of them are allowed."""
+    limit: object = tokenizer.model_max_length
+    if not isinstance(limit, int | float) or limit < 1:
+        raise InputError(f"its model_max_length is {limit!r}, no number of tokens; correct tokenizer_config.json")
+    tokenizer("a", "word", padding=False, verbose=False)
 
 
 def load_classifier(
@@ -99,15 +110,13 @@ def load_classifier(
         if saved is None:
             raise InputError(f"model {name} has no saved linear head to keep; use --head native, or make a new head")
         num_labels, pooling = len(saved.weight), saved.metadata.get("pooling", pooling)
-    try:
+    with told_as_bad_input(f"cannot load model {name}", "load a sound checkpoint"):
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        labels = int(getattr(config, "num_labels", 0)) if num_labels is None else num_labels
+        check_memory(config, labels, f"model {name}", trust_remote_code=trust_remote_code)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = _build(source, config, num_labels, head, pooling, keep_head, trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot load model {name}: {_one_line(error)}") from error
+            model = _build(source, config, labels, head, pooling, keep_head, trust_remote_code)
     check_finite(model)
     if isinstance(model, LinearHeadClassifier):
         head_layer = Head("classifier", model.classifier)
@@ -121,7 +130,7 @@ def load_classifier(
 def _build(
     source: str,
     config: object,
-    num_labels: int | None,
+    labels: int,
     head: str,
     pooling: str,
     keep_head: bool,
@@ -135,7 +144,6 @@ def _build(
         "ignore_mismatched_sizes": True,
         "output_loading_info": True,
     }
-    labels = int(getattr(config, "num_labels", 0)) if num_labels is None else num_labels
     if head == "native":
         # A regression or multi-label checkpoint must not be turned into a classifier in silence.
         problem = getattr(config, "problem_type", None)
@@ -145,6 +153,7 @@ def _build(
             raise InputError(f"the checkpoint is a {problem.replace('_', ' ')} model; use --head linear for a new head")
         model, report = AutoModelForSequenceClassification.from_pretrained(source, num_labels=labels, **common)
         new = _random_weights(report)
+        _check_layers(model, report)
         _check_body([key for key in new if key.startswith(f"{model.base_model_prefix}.")])
         if keep_head and new:
             raise InputError(
@@ -159,6 +168,7 @@ def _build(
     except TypeError:
         body, report = AutoModel.from_pretrained(source, **common)
     _check_body(_random_weights(report))
+    _check_layers(body, report)
     body.config.problem_type = None
     return LinearHeadClassifier(body, labels, resolve_pooling(body, pooling))
 
@@ -166,6 +176,21 @@ def _build(
 def _random_weights(report: Mapping[str, Iterable[Any]]) -> list[str]:
     """Weights that the checkpoint does not hold, or not in the model's shape."""
     return sorted({str(key) for key in report["missing_keys"]} | {str(key[0]) for key in report["mismatched_keys"]})
+
+
+def _check_layers(model: nn.Module, report: Mapping[str, Iterable[Any]]) -> None:
+    """Refuse a config that leaves out layers which the checkpoint has: the rest would pass for the model."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."  # which a checkpoint's names may have, and a body's have not
+    parts = {name.rpartition(".")[0].removeprefix(prefix) for name, _ in model.named_parameters()}
+    stacks = {part[: match.start()] for part in parts for match in _NUMBERED.finditer(part)}
+    for key in sorted(str(key).removeprefix(prefix) for key in report["unexpected_keys"]):
+        for match in _NUMBERED.finditer(key):
+            stack = key[: match.start()]
+            if stack in stacks and not any(part.startswith(key[: match.end()]) for part in parts):
+                raise InputError(
+                    f"the checkpoint has layers that its config.json leaves out, such as that of {key}; correct the "
+                    "number of layers, or save the smaller model"
+                )
 
 
 def _check_body(new: Sequence[str]) -> None:
@@ -176,10 +201,3 @@ def _check_body(new: Sequence[str]) -> None:
             f"the checkpoint's weights do not fit its config.json ({len(lost)} of the body are missing or of another "
             f"shape, such as {lost[0]}); load a sound checkpoint"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if "offline" in text.lower() or "couldn't connect" in text.lower() or "cached" in text.lower():
-        text = "it is not in the local cache and the Hub cannot be reached; give a folder, or the bundled minilm"
-    return text[:300]

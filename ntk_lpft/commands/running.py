@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.interrupts import STOPPED, work_begins
+from ntk_lpft.library_errors import lacks_memory
 
 # Exit statuses: one line said what to give otherwise; as shells count it, the reader of the output left.
 REFUSED, UNHEARD = 2, 141
@@ -44,8 +45,6 @@ _OF_THE_MACHINE = {
     errno.ENOMEM: "free some memory",
     errno.EAGAIN: "allow more processes (ulimit -u)",
 }
-# How torch, numpy and Python say that there is no memory; torch's kinds are RuntimeErrors.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 
 def run_command(
@@ -85,7 +84,7 @@ def run_command(
             raise
         return _say_disk(error, to_go_on)
     except RuntimeError as error:
-        if not any(words in str(error).lower() for words in _NO_MEMORY):
+        if not lacks_memory(error):  # torch has no other kind for it
             raise
         return _say(f"{_memory(error)}; {less_memory}")
     return 0

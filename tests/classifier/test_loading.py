@@ -133,7 +133,7 @@ def test_folder_without_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model_type": "nothing"}'])
 def test_folder_with_another_config(tmp_path: Path, content: str) -> None:
     (save_model(tmp_path) / "config.json").write_text(content)
-    with pytest.raises(InputError, match=f"cannot load model {tmp_path}: ") as caught:
+    with pytest.raises(InputError, match=f"(cannot load model {tmp_path}: |{tmp_path}/config.json )") as caught:
         load_classifier(tmp_path, 3)
     assert "\n" not in str(caught.value)
 
