@@ -34,10 +34,14 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def load(folder: Path, head: str) -> None:
+    load_tokenizer(folder)
+    Classifier.of(load_classifier(folder, 3, head=head), [tokens_of("w1 w2 w3")])
+
+
 def refused(folder: Path, says: str, head: str = "linear") -> None:
     with pytest.raises(InputError, match=says) as caught:
-        load_tokenizer(folder)
-        Classifier.of(load_classifier(folder, 3, head=head), [tokens_of("w1 w2 w3")])
+        load(folder, head)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
 
