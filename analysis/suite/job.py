@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from analysis.experiments.folders import FeatureRun, SamplingRun, ScalingRun
+from analysis.suite.folder import SuiteFolder
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import read_json
-from ntk_lpft.runs import CalibrationRun, FinetuneRun, HeadScaleGrid, KernelRun, RunFolder, SuiteFolder
+from ntk_lpft.runs import CalibrationRun, FinetuneRun, HeadScaleGrid, KernelRun, RunFolder
 from ntk_lpft.storage import write_json
 
 State = Literal["waiting", "running", "finished", "failed", "blocked"]

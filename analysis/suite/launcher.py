@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from analysis.suite.folder import SuiteFolder
 from analysis.suite.job import Job, Record, read_record
 from analysis.suite.worker import alive, run_job
 from ntk_lpft.errors import InputError
-from ntk_lpft.runs import SuiteFolder
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -13,10 +13,10 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from analysis.suite.definitions import Suite
+from analysis.suite.folder import SuiteFolder
 from analysis.suite.job import RESULTS_WORD
 from ntk_lpft.bundled import model_folder
 from ntk_lpft.provenance import versions
-from ntk_lpft.runs import SuiteFolder
 from ntk_lpft.storage import let_umask_decide
 
 

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from analysis.suite.folder import SuiteFolder
 from analysis.suite.job import Job, Record, last_lines, read_record
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import read_json
-from ntk_lpft.runs import SuiteFolder
 
 
 @dataclass(frozen=True)

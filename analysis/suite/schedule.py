@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from analysis import catalogue
 from analysis.suite.definitions import Suite, suite_of
+from analysis.suite.folder import SuiteFolder
 from analysis.suite.job import KINDS, Job, names_of, read_record, write_record
 from analysis.suite.launcher import Handle, Launcher, default_parallel
 from analysis.suite.options import SuiteOptions
@@ -20,7 +21,6 @@ from analysis.suite.plan import plan
 from analysis.suite.preparation import machine_versions, prepare_model
 from analysis.suite.results import describe_problem, read_results
 from ntk_lpft.errors import InputError
-from ntk_lpft.runs import SuiteFolder
 from ntk_lpft.tasks import load_task
 
 _POLL = 1.0  # seconds

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from analysis.suite.folder import SuiteFolder
 from analysis.suite.job import KINDS, Job, Record, last_lines, read_record, write_record
-from ntk_lpft.runs import SuiteFolder
 
 
 def run_job(job: Job, results: SuiteFolder, launcher: str = "local", gpu: int | None = None) -> str:

@@ -2,7 +2,6 @@ from .calibration import CalibrationRun
 from .finetuning import FinetuneRun, HeadScaleGrid
 from .folder import RunFolder
 from .kernel import KernelRun
-from .suite import SuiteFolder
 from .tracking_log import Measurement, TrackingLog, read_tracking
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "KernelRun",
     "Measurement",
     "RunFolder",
-    "SuiteFolder",
     "TrackingLog",
     "read_tracking",
 ]

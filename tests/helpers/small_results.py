@@ -13,11 +13,11 @@ import pytest
 from filelock import FileLock
 
 from analysis.suite.definitions import DataSettings, Suite
+from analysis.suite.folder import SuiteFolder
 from analysis.suite.plan import plan
 from analysis.suite.preparation import machine_versions
 from analysis.suite.worker import run_job
 from helpers.small import WORDS, save_model
-from ntk_lpft.runs import SuiteFolder
 
 CLASSES = 3
 TESTS = ("amazon", "dynasent", "semeval", "sst5")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,7 @@ import pytest
 from helpers.folders import contents, fill
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.runs import CalibrationRun, FinetuneRun, HeadScaleGrid, KernelRun, RunFolder, SuiteFolder
+from ntk_lpft.runs import CalibrationRun, FinetuneRun, HeadScaleGrid, KernelRun, RunFolder
 
 KINDS = (KernelRun, FinetuneRun, HeadScaleGrid, CalibrationRun)
 
@@ -67,7 +66,6 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Small("~/out").path == tmp_path / "out"
-    assert SuiteFolder("~/out").path == tmp_path / "out"
 
 
 def test_clearing_removes_a_commands_own_files_alone(tmp_path: Path) -> None:
@@ -215,28 +213,3 @@ def test_a_calibration_clears_diagrams_of_other_splits_too(tmp_path: Path) -> No
     fill(tmp_path, "reliability_ood.x.png", "reliability_test.png", "reliability.txt", "calibration.csv", "mine.png")
     run.clear()
     assert set(contents(tmp_path)) == {"reliability.txt", "mine.png"}
-
-
-def test_a_suites_folder_says_where_everything_is(tmp_path: Path) -> None:
-    suite = SuiteFolder(tmp_path)
-    assert suite.job("cb-ft-1") == tmp_path / "cb-ft-1"
-    places = [suite.record("a"), suite.log("a"), suite.job_lock("a"), suite.launcher]
-    assert [str(path.relative_to(tmp_path)) for path in places] == [
-        os.path.join("jobs", name) for name in ("a.json", "a.log", "a.lock", ".submitit")]  # fmt: skip
-    assert suite.lock.parent == tmp_path
-    assert suite.lock != tmp_path / "suite.json"
-
-
-def test_a_suite_comes_back_or_is_refused(tmp_path: Path) -> None:
-    suite = SuiteFolder(tmp_path / "results")
-    assert not suite.begun
-    with pytest.raises(
-        InputError, match=r"holds no results of a suite \(no suite\.json\); make them by python -m anal"
-    ):
-        suite.read()
-    suite.write({"name": "smoke", "jobs": []})
-    assert suite.begun
-    assert suite.read() == {"name": "smoke", "jobs": []}
-    (suite.path / "suite.json").write_text("{")
-    with pytest.raises(InputError, match=r"suite\.json cannot be read as JSON"):
-        suite.read()

@@ -9,6 +9,7 @@ import pytest
 
 from analysis import catalogue
 from analysis.suite.definitions import SUITES, suite_of
+from analysis.suite.folder import SuiteFolder
 from analysis.suite.job import KINDS, Job
 from analysis.suite.plan import plan
 from ntk_lpft.commands.compute.options import ComputeOptions
@@ -16,7 +17,6 @@ from ntk_lpft.commands.finetune import parse
 from ntk_lpft.commands.finetune.training import parse_training, resolve
 from ntk_lpft.commands.parsing import parse_options
 from ntk_lpft.errors import InputError
-from ntk_lpft.runs import SuiteFolder
 from ntk_lpft.tasks.registry import PAPER_TASKS
 
 

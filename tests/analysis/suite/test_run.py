@@ -18,12 +18,12 @@ from helpers.tiny_suite import make_data, run, tiny_suite
 from safetensors.numpy import load_file
 
 from analysis.suite.definitions import DataSettings
+from analysis.suite.folder import SuiteFolder
 from analysis.suite.job import Job, Record, last_lines, read_record, write_record
 from analysis.suite.plan import plan
 from analysis.suite.results import read_results
 from analysis.suite.worker import alive, run_job
 from ntk_lpft.errors import InputError
-from ntk_lpft.runs import SuiteFolder
 
 pytestmark = pytest.mark.slow
 
