@@ -46,11 +46,11 @@ class PassRunner:
         self.setup = setup
         self.plan = plan
         self.engine = engine
-        self.merge = merge
         self.workspace = Workspace(plan.chunk_bytes)
         self.parameters = {parameter.name: parameter for parameter in setup.parameters}
         self.max_cells = plan.max_cells
-        names = ["body"] if merge and setup.parameters else list(setup.groups)
+        self.group_of = {name: "body" if merge else group for group, names in setup.groups.items() for name in names}
+        names = dict.fromkeys(self.group_of.values())
         self.kernels = {name: setup.layout.zeros(setup.precision.kernel, setup.classifier.device) for name in names}
         self.seen: dict[str, Tensor] = {}
         self.progress = progress
@@ -104,7 +104,7 @@ class PassRunner:
         return outputs
 
     def _kernel(self, name: str) -> Tensor:
-        return self.kernels["body" if self.merge else self.setup.group_of[name]]
+        return self.kernels[self.group_of[name]]
 
     def _structured_pass(self, step: Pass, bar: tqdm) -> None:
         parameters = [self.parameters[name] for name in step.parameters]

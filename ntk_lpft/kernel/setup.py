@@ -60,11 +60,6 @@ class KernelSetup:
         return self.classifier.batches(self.rows, boundary=self.layout.columns, max_cells=max_cells, max_rows=most)
 
     @property
-    def group_of(self) -> dict[str, str]:
-        """Group of each body parameter."""
-        return {name: group for group, names in self.groups.items() for name in names}
-
-    @property
     def longest(self) -> int:
         """Positions of the longest sample."""
         return max(len(row["input_ids"]) for row in self.rows)

@@ -103,7 +103,8 @@ def compare_with_training(
     exact = {"precision": precision, **common}
     prediction = predict_step(classifier, train, labels["train"], evaluation, kernels=kernels, **exact)
     errors = step_errors(classifier, train, labels["train"], evaluation, etas, prediction=prediction, **exact)
-    rate = _usual_rate(prediction) if learning_rate is None else learning_rate
+    # By default 1 / λ_max: a quarter of the rate from which the predicted loss may rise.
+    rate = prediction.learning_rates()[-1] if learning_rate is None else learning_rate
     trained = {
         part: real_gradient_descent(
             classifier,
@@ -184,11 +185,6 @@ def _check_settings(
     for rate in (*(etas or ()), *(() if learning_rate is None else (learning_rate,))):
         check_learning_rate(rate)
     recorded_steps(steps)
-
-
-def _usual_rate(prediction: StepPrediction) -> float:
-    """1 / λ_max: a quarter of the rate from which the predicted loss may rise."""
-    return prediction.learning_rates()[-1]
 
 
 def _describe_steps(prediction: StepPrediction, errors: pd.DataFrame) -> dict[str, Any]:

@@ -99,10 +99,7 @@ def summarise(
     ) as bar:
         for name in _COMPONENTS:
             bar.set_postfix_str(f"{name}, spectrum", refresh=False)
-            if name == "P":
-                row = _of_pretrain_effective(feature_kernel, labels, ft_effective.shape[1], computed_in)
-            else:
-                row = _of_dense(name, _component(name, feature_kernel, ft_effective), labels, computed_in)
+            row = _statistics(name, feature_kernel, ft_effective, labels, computed_in)
             if name == "F" and residual is not None:
                 mean, median = _ft_ratios(feature_kernel, ft_effective, residual)
                 row = replace(row, ft_ratio=mean, median_ft_ratio=median)
@@ -200,18 +197,18 @@ def _component(name: str, feature_kernel: Tensor, ft_effective: Tensor) -> Tenso
     return pretrain if name == "P" else pretrain.to(ft_effective.device) + ft_effective
 
 
-def _of_pretrain_effective(
-    feature_kernel: Tensor, labels: Tensor, num_classes: int, computed_in: torch.dtype | None
+def _statistics(
+    name: str, feature_kernel: Tensor, ft_effective: Tensor, labels: Tensor, computed_in: torch.dtype | None
 ) -> KernelStatistics:
-    return KernelStatistics(
-        "P",
-        pretrain_effective_spectrum(feature_kernel, num_classes, symmetric=True, computed_in=computed_in),
-        pretrain_effective_alignment(feature_kernel, labels, num_classes, computed_in=computed_in),
-        pretrain_effective_centred_alignment(feature_kernel, labels, num_classes, computed_in=computed_in),
-    )
-
-
-def _of_dense(name: str, kernel: Tensor, labels: Tensor, computed_in: torch.dtype | None) -> KernelStatistics:
+    if name == "P":  # which is never built
+        classes = ft_effective.shape[1]
+        return KernelStatistics(
+            name,
+            pretrain_effective_spectrum(feature_kernel, classes, symmetric=True, computed_in=computed_in),
+            pretrain_effective_alignment(feature_kernel, labels, classes, computed_in=computed_in),
+            pretrain_effective_centred_alignment(feature_kernel, labels, classes, computed_in=computed_in),
+        )
+    kernel = _component(name, feature_kernel, ft_effective)
     return KernelStatistics(
         name,
         kernel_spectrum(kernel, symmetric=True, computed_in=computed_in),
