@@ -204,7 +204,8 @@ class _HeadTraining:
             self.splits[name] = LabelledFeatures(checked.features.to(device, dtype), checked.labels.to(device))
         self.weight = weight.detach().to(device, dtype, copy=True).requires_grad_()
         self.bias = None if bias is None else bias.detach().to(device, dtype, copy=True).requires_grad_()
-        self.parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
+        self._head = self.weight, self.bias
+        self.parameters = [parameter for parameter in self._head if parameter is not None]
         self.optimizer: torch.optim.Optimizer
         if settings.solver == "adam":
             self.optimizer = torch.optim.Adam(self.parameters, lr=settings.step_size)
@@ -231,10 +232,6 @@ class _HeadTraining:
             objective = loss + self.settings.l2 / 2 * self.weight.square().sum()
             objective.backward()
         return objective.detach()
-
-    @property
-    def _head(self) -> tuple[Tensor, Tensor | None]:
-        return self.weight, self.bias
 
     @property
     def gradient(self) -> Tensor:

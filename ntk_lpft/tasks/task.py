@@ -15,7 +15,6 @@ from ntk_lpft.tasks.encoding import EncodedSplit, encode_texts, encoded_fingerpr
 from ntk_lpft.tasks.fingerprint import content_fingerprint
 from ntk_lpft.tasks.sampling import subsample_positions, tail_size
 
-SPLITS = ("train", "validation", "test")
 METRICS = ("accuracy", "matthews")
 
 
