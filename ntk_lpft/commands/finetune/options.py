@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,3 @@ class FinetuneOptions(OutputOptions, MethodSettings, ScaleOptions, ModelOptions,
             return Path(self.output_dir).expanduser()
         parts = [self.model_name, self.data_name, self.method] + ([f"seed{seed}"] if seed else [])
         return Path("runs") / short_name("-".join(parts))
-
-    def with_head_scale(self, factor: float, *, resume: bool) -> FinetuneOptions:
-        """Return the options of one run of a grid over head scales."""
-        return dataclasses.replace(self, head_scale=[factor], resume=resume)

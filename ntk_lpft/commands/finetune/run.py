@@ -26,6 +26,7 @@ from ntk_lpft.finetuning.methods import HeadStart, Start, check_start, fine_tune
 from ntk_lpft.finetuning.settings import Method
 from ntk_lpft.prediction import compare_with_training
 from ntk_lpft.probing import cached_features
+from ntk_lpft.probing.cache import Say
 from ntk_lpft.provenance import versions
 from ntk_lpft.runs import FinetuneRun, HeadScaleGrid, TrackingLog
 from ntk_lpft.tasks import EncodedSplit, Task
@@ -77,7 +78,7 @@ def _train_one(settings: RunSettings, task: Task) -> Path:
     arguments = settings.arguments()
     set_seed(arguments.seed)
     writes = arguments.process_index == 0
-    say = print if writes else _silent
+    say: Say = print if writes else lambda line: None  # the other processes of a distributed run say nothing
     if writes:
         run.open(overwrite=options.overwrite, resume=options.resume)
         if options.resume:
@@ -133,10 +134,6 @@ def _train_one(settings: RunSettings, task: Task) -> Path:
     if writes:
         _finish(settings, start, splits, reference, task, tokenizer, facts)
     return run.path
-
-
-def _silent(line: object) -> None:
-    """Say nothing, as the other processes of a distributed run do."""
 
 
 def _check_sizes(task: Task, splits: Mapping[str, EncodedSplit]) -> None:

@@ -65,7 +65,8 @@ class RunSettings:
     def member(self, grid: HeadScaleGrid, factor: float) -> RunSettings:
         """Return one run of a grid over head scales; going on with the grid begins those that have not begun."""
         run = grid.member(factor)
-        options = self.options.with_head_scale(factor, resume=self.options.resume and run.begun)
+        resume = self.options.resume and run.begun
+        options = dataclasses.replace(self.options, head_scale=[factor], resume=resume)
         return RunSettings(options, self.training, run.path)
 
     def arguments(self) -> TrainingArguments:
