@@ -55,17 +55,12 @@ def predict_splits(
 
 
 def split_metrics(
-    logits: Float[Tensor, "n c"],
-    features: Float[Tensor, "n h"],
-    reference: Float[Tensor, "n h"],
-    labels: Int[np.ndarray, " n"],
-    metric: str,
+    outputs: Outputs, reference: Float[Tensor, "n h"], labels: Int[np.ndarray, " n"], metric: str
 ) -> dict[str, float]:
     """Compute what is reported of one split.
 
     Args:
-        logits: f.
-        features: φ.
+        outputs: φ and f.
         reference: φ of the pretrained model on the same samples.
         labels: Classes.
         metric: ``accuracy`` or ``matthews``, the latter reported beside the accuracy.
@@ -73,6 +68,7 @@ def split_metrics(
     Returns:
         Scores from 0 (Matthews: −1) to 1, the mean cross-entropy in nats, ECE from 0 to 1, and measures of features.
     """
+    features, logits = outputs
     targets = torch.from_numpy(np.array(labels))
     predicted = logits.argmax(dim=1).numpy()
     scores = {"accuracy": score("accuracy", labels, predicted)}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ntk_lpft.choices import LOGISTIC
-from ntk_lpft.classifier import Classifier, load_classifier, load_tokenizer
+from ntk_lpft.classifier import Classifier, load_tokenizer
 from ntk_lpft.classifier.head_file import head_from_file
 from ntk_lpft.classifier.head_weights import initialise_head, scale_head, set_head
 from ntk_lpft.classifier.lora import adapt
 from ntk_lpft.commands.compute.options import ComputeOptions
-from ntk_lpft.commands.data import task_of
+from ntk_lpft.commands.data import model_of, task_of
 from ntk_lpft.devices import command_device
 from ntk_lpft.probing import FoldSpread, cached_logistic_heads
 from ntk_lpft.tasks import EncodedSplit, Task
@@ -94,16 +94,7 @@ def build_classifier(
     """
     device = command_device(options.device)
     start = options.starting_head()
-    model = load_classifier(
-        options.model,
-        samples.task.num_labels,
-        head=options.head,
-        pooling=options.pooling,
-        seed=options.seed,
-        keep_head=start == "keep",
-        device=device,
-        trust_remote_code=options.trust_remote_code,
-    )
+    model = model_of(options, samples.task.num_labels, options.seed, device, keep_head=start == "keep")
     classifier = Classifier.of(model, samples.train, what="training data")
     classifier.rows(samples.train, "training data")
     probe = None

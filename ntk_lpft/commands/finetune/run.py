@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments, set_seed
 
-from ntk_lpft.classifier import Classifier, Outputs, head_norm, load_classifier, load_tokenizer
+from ntk_lpft.classifier import Classifier, head_norm, load_tokenizer
 from ntk_lpft.classifier.saving import save_classifier
+from ntk_lpft.commands.data import model_of
 from ntk_lpft.commands.finetune import report
 from ntk_lpft.commands.finetune.options import FinetuneOptions
 from ntk_lpft.commands.finetune.training import RunSettings
@@ -171,16 +172,8 @@ def _load(
     arguments: TrainingArguments,
 ) -> Classifier:
     options = settings.options
-    model = load_classifier(
-        options.model,
-        task.num_labels,
-        head=options.head,
-        pooling=options.pooling,
-        seed=arguments.seed,
-        keep_head=options.head_init == "keep",
-        device=arguments.device,
-        trust_remote_code=options.trust_remote_code,
-    )
+    keep_head = options.head_init == "keep"
+    model = model_of(options, task.num_labels, arguments.seed, arguments.device, keep_head=keep_head)
     # A decoder's native head looks for the last token that is no padding.
     config: Any = model.config
     if getattr(config, "pad_token_id", None) is None:
@@ -284,7 +277,10 @@ def _finish(
         "model": options.model,
         "metric": task.metric,
         "head": {**start.norms, "norm_after": head_norm(start.classifier.head)},
-        "splits": _measure(outputs, splits, reference, task.metric),
+        "splits": {
+            name: {"rows": len(split), **split_metrics(outputs[name], reference[name], split.labels, task.metric)}
+            for name, split in splits.items()
+        },
         **facts,
     }
     if start.probe is not None:
@@ -293,18 +289,3 @@ def _finish(
     run.write_metrics(report.without_nan(metrics))
     remove_checkpoints(run.file(run.CHECKPOINTS))
     report.show(run)
-
-
-def _measure(
-    outputs: Mapping[str, Outputs],
-    splits: Mapping[str, EncodedSplit],
-    reference: Mapping[str, Tensor],
-    metric: str,
-) -> dict[str, Any]:
-    return {
-        name: {
-            "rows": len(splits[name]),
-            **split_metrics(part.logits, part.features, reference[name], splits[name].labels, metric),
-        }
-        for name, part in outputs.items()
-    }
