@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ntk_lpft.classifier.head import Head, features_and_logits, find_head, logits_of
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier
 from ntk_lpft.classifier.prepare import prepared
-from ntk_lpft.classifier.rows import Batch, Row, by_length, check_rows, collate, cut, to_rows, token_table, unwrapped
+from ntk_lpft.classifier.rows import Batch, Row, by_length, check_rows, collate, to_rows, token_table, unwrapped
 from ntk_lpft.errors import InputError
 from ntk_lpft.library_errors import told_as_bad_input
 
@@ -139,14 +139,22 @@ class Classifier:
             rows: Ragged rows, best ordered by length.
             max_cells: Most samples × positions; a single longer row makes a batch of its own.
             max_rows: Most samples; None for no bound.
-            boundary: A row number at which a new batch must start.
+            boundary: A row number at which a new batch must start (the first row that is no column of a kernel).
 
         Yields:
             Batches that follow each other without gap.
         """
         most = 1 if self.pad_id is None else max_rows or len(rows)
-        for start, stop in cut(rows, max_cells=max_cells, max_rows=most, boundary=boundary):
+        start = 0
+        while start < len(rows):
+            stop, longest = start, 0
+            while stop < len(rows) and stop - start < most and not (stop == boundary and stop > start):
+                longest = max(longest, len(rows[stop]["input_ids"]))
+                if stop > start and longest * (stop - start + 1) > max_cells:
+                    break
+                stop += 1
             yield self.collate(rows[start:stop], start)
+            start = stop
 
     @contextmanager
     def opened(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,27 +197,3 @@ def collate(rows: Sequence[Row], pad_id: int, device: torch.device, start: int =
 def by_length(rows: Sequence[Row]) -> list[int]:
     """Numbers of the rows, longest first, so that memory runs out at once if it does."""
     return sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-
-
-def cut(rows: Sequence[Row], *, max_cells: int, max_rows: int, boundary: int = 0) -> Iterator[tuple[int, int]]:
-    """Cut rows, as they follow each other, into batches.
-
-    Args:
-        rows: Ragged rows, in internal order.
-        max_cells: Upper bound on n·T of a batch; a single longer row still makes a batch of its own.
-        max_rows: Upper bound on n.
-        boundary: A row number at which a new batch must start (the first row that is no column of the kernel).
-
-    Yields:
-        Where each batch starts, and where it stops; they follow each other without gap.
-    """
-    start = 0
-    while start < len(rows):
-        stop, longest = start, 0
-        while stop < len(rows) and stop - start < max_rows and not (stop == boundary and stop > start):
-            longest = max(longest, len(rows[stop]["input_ids"]))
-            if stop > start and longest * (stop - start + 1) > max_cells:
-                break
-            stop += 1
-        yield start, stop
-        start = stop

@@ -62,7 +62,7 @@ class Tracker(TrainerCallback):
         self.classifier = Classifier.of(model, probe.splits[TRAIN])
         self.probe = probe
         self.log = log
-        self.reference = _reference(self.classifier, probe, log, reference)
+        self.reference = self._features_to_compare(reference)
         self.kernel_moments = kernel_moments
         self.kernels: KernelTracker | None = None
         if kernel_moments and kernel_probe is not None:
@@ -97,6 +97,24 @@ class Tracker(TrainerCallback):
             rows += self.kernels.measure()
         self.log.append(state.global_step, float(state.epoch or 0.0), rows)
 
+    def _features_to_compare(self, given: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+        """Return the pretrained features, given, stored beside a log with rows, or the model's own, and store them."""
+        file = self.log.path.with_name(FinetuneRun.REFERENCE_FEATURES)
+        description = {"format": FORMAT, "rows": self.probe.fingerprints}
+        if given is None and self.log.steps:
+            given, saved = read_tensors(file)
+            if saved != description:
+                raise InputError(f"{file} holds no features of this run's probe set; start anew with --overwrite")
+        reference = probe_features(self.classifier, self.probe) if given is None else given
+        width = self.classifier.head.module.in_features
+        for name, split in self.probe.splits.items():
+            shape = tuple(reference[name].shape) if name in reference else None
+            if shape != (len(split), width):
+                raise InputError(f"reference features of {name} have shape {shape}; expected ({len(split)}, {width})")
+        if not self.log.steps:
+            write_tensors(file, {name: reference[name] for name in self.probe.splits}, description)
+        return reference
+
 
 def _check_labels(model: nn.Module, probe: ProbeSet, kernel_probe: EncodedSplit | None = None) -> None:
     known = number_of_labels(model)
@@ -104,27 +122,3 @@ def _check_labels(model: nn.Module, probe: ProbeSet, kernel_probe: EncodedSplit 
     for name, split in splits.items():
         if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < known:
             raise InputError(f"probe set, {name}: a label lies outside 0…{known - 1}; the model has {known} classes")
-
-
-def _reference(
-    classifier: Classifier,
-    probe: ProbeSet,
-    log: TrackingLog,
-    given: Mapping[str, Tensor] | None,
-) -> Mapping[str, Tensor]:
-    """Return the pretrained features, given, stored beside a log with rows, or the model's own, and store them."""
-    file = log.path.with_name(FinetuneRun.REFERENCE_FEATURES)
-    description = {"format": FORMAT, "rows": probe.fingerprints}
-    if given is None and log.steps:
-        given, saved = read_tensors(file)
-        if saved != description:
-            raise InputError(f"{file} holds no features of this run's probe set; start anew with --overwrite")
-    reference = probe_features(classifier, probe) if given is None else given
-    width = classifier.head.module.in_features
-    for name, split in probe.splits.items():
-        shape = tuple(reference[name].shape) if name in reference else None
-        if shape != (len(split), width):
-            raise InputError(f"reference features of {name} have shape {shape}; expected ({len(split)}, {width})")
-    if not log.steps:
-        write_tensors(file, {name: reference[name] for name in probe.splits}, description)
-    return reference
