@@ -227,11 +227,10 @@ def fine_tune(
             f"{arguments.learning_rate:g})"
         ) from error
     classifier.module.eval()
-    best = trainer.state.best_global_step
     return {
         "steps": result.global_step,
         "best_validation": trainer.state.best_metric,
-        "best_step": best,
+        "best_step": trainer.state.best_global_step,
         "resumed_at_step": 0 if checkpoint is None else checkpoint_step(checkpoint),
         "seconds": round(float(result.metrics.get("train_runtime", 0.0)), 1),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import torch
 from jaxtyping import Float
@@ -108,11 +109,8 @@ def functional_gradients(
 def equal_length_batches(classifier: Classifier, rows: Sequence[Row], most: int) -> Iterator[Batch]:
     """Neighbouring rows of equal length, at most ``most`` at a time."""
     start = 0
-    while start < len(rows):
-        stop = start + 1
-        while (
-            stop < len(rows) and stop - start < most and len(rows[stop]["input_ids"]) == len(rows[start]["input_ids"])
-        ):
-            stop += 1
-        yield classifier.collate(rows[start:stop], start)
-        start = stop
+    for _, group in groupby(rows, key=lambda row: len(row["input_ids"])):
+        alike = list(group)
+        for at in range(0, len(alike), most):
+            yield classifier.collate(alike[at : at + most], start + at)
+        start += len(alike)

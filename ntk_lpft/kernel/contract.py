@@ -101,11 +101,6 @@ def contract(out: Kernel, layout: Layout, records: Sequence[SampleGradients], wo
             _contract_materialised(out, layout, outers, workspace)
 
 
-def _covers(layout: Layout, records: Sequence[DenseGradients] | Sequence[OuterGradients]) -> bool:
-    """Whether every sample has a record; one that a module never saw has zero gradient and none."""
-    return sum(r.size for r in records) == layout.samples
-
-
 def _contract_dense(out: Kernel, layout: Layout, records: Sequence[DenseGradients]) -> None:
     first = records[0].jacobian
     jacobian = first.new_zeros((layout.samples, *first.shape[1:]))
@@ -126,8 +121,8 @@ def _contract_materialised(
     for begin in range(0, o, chunk):
         width = min(chunk, o - begin)
         jacobian = workspace.take((layout.samples, k * width, i), first.inputs.dtype, out.device)
-        if not _covers(layout, records):
-            jacobian.zero_()
+        if sum(r.size for r in records) < layout.samples:
+            jacobian.zero_()  # a sample that the module never saw has zero gradient and no record
         for record in records:
             grads = record.grads[..., begin : begin + width].flatten(2)
             torch.bmm(grads.transpose(1, 2), record.inputs, out=jacobian[record.start : record.start + record.size])

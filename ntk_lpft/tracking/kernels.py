@@ -76,6 +76,7 @@ class KernelTracker:
         self.classifier = classifier
         self.split = split
         self.file = first
+        self._description = {"format": FORMAT, "rows": split.fingerprint}
         self.first: Kernels | None = self._read() if resume else None
 
     def measure(self) -> list[Measurement]:
@@ -93,7 +94,7 @@ class KernelTracker:
         if kernels is None or not kernels.finite:
             return [Measurement(TRAIN, measure, math.nan) for measure in MEASURES]
         if self.first is None:
-            self._write(kernels)
+            write_tensors(self.file, kernels._asdict(), self._description)
             self.first = kernels
         values = _values(kernels, self.first, torch.from_numpy(self.split.labels.copy()))
         return [Measurement(TRAIN, measure, value) for measure, value in zip(MEASURES, values, strict=True)]
@@ -108,12 +109,9 @@ class KernelTracker:
         ntk = compute_ntk(self.classifier, self.split, precision=precision, groups=False)
         return Kernels(ntk.feature_kernel, ntk.ft_effective, ntk.row_logits)
 
-    def _write(self, kernels: Kernels) -> None:
-        write_tensors(self.file, kernels._asdict(), {"format": FORMAT, "rows": self.split.fingerprint})
-
     def _read(self) -> Kernels:
         tensors, description = read_tensors(self.file)
-        if description != {"format": FORMAT, "rows": self.split.fingerprint}:
+        if description != self._description:
             raise InputError(f"{self.file} holds no kernels of this run's samples; start anew with --overwrite")
         return Kernels(**tensors)
 
