@@ -14,10 +14,9 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.tasks.tables import (
     Record,
     at_row,
-    read_json,
     read_jsonl,
     read_lines,
-    read_quoted,
+    read_table,
     read_unquoted,
     text_of,
 )
@@ -114,13 +113,7 @@ def one_space(text: str) -> str:
 
 def read_boss(paths: tuple[Path, ...]) -> list[Record]:
     """BOSS's prepared files: ``Text`` and ``Label`` (0 negative, 1 positive, 2 neutral); empty texts are dropped."""
-    return [_boss(record, path, row) for path in paths for row, record in enumerate(_read_boss_file(path))]
-
-
-def _read_boss_file(path: Path) -> list[Record]:
-    if path.suffix in (".csv", ".tsv"):
-        return read_quoted(path, "," if path.suffix == ".csv" else "\t")
-    return read_json(path)
+    return [_boss(record, path, row) for path in paths for row, record in enumerate(read_table(path))]
 
 
 def _boss(record: Record, path: Path, row: int) -> Record:
