@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ntk_lpft.classifier.head_file import FILE_NAME as HEAD_FILE
-from ntk_lpft.classifier.head_file import HeadFile, load_head, save_head
+from ntk_lpft.classifier.head_file import FILE_NAME, HeadFile, load_head, save_head
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs.finetuning import FinetuneRun
@@ -46,19 +45,16 @@ def save_classifier(
         model = copy.deepcopy(model).merge_and_unload()
     target = run.file(run.MODEL)
     names = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
-    _config(model).update(names)
+    config: Any = model.config
+    config.update(names)
     if isinstance(model, LinearHeadClassifier):
         model.body.save_pretrained(target)
-        _save_linear_head(model, target / HEAD_FILE)
+        _save_linear_head(model, target / FILE_NAME)
     else:
         model.save_pretrained(target)  # type: ignore[operator]
     if tokenizer is not None:
         tokenizer.save_pretrained(target)
     let_umask_decide(target)
-
-
-def _config(model: nn.Module) -> Any:
-    return model.config
 
 
 def _save_linear_head(model: LinearHeadClassifier, path: Path) -> None:
@@ -84,7 +80,7 @@ def _save_adapter(model: PeftModel, folder: Path, base: str) -> None:
             if name.startswith(inside)
         }
         config.modules_to_save = None
-        _save_linear_head(_with_plain_head(inner), folder / HEAD_FILE)
+        _save_linear_head(_with_plain_head(inner), folder / FILE_NAME)
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)
     let_umask_decide(folder)
@@ -113,7 +109,7 @@ def saved_head(folder: Path, num_labels: int | None) -> HeadFile | None:
     Raises:
         InputError: It has another number of classes than asked for.
     """
-    path = folder / HEAD_FILE
+    path = folder / FILE_NAME
     if not path.is_file():
         return None
     saved = load_head(path)
