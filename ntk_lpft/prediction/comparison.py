@@ -92,8 +92,12 @@ def compare_with_training(
     """
     labels = {"train": torch.tensor(train.labels), "eval": torch.tensor(evaluation.labels)}
     classifier = Classifier.of(model, train)
-    _check_settings(labels, classifier.head.module.out_features, etas, learning_rate, steps)
     # Before the kernel, which may take long.
+    for split, classes in labels.items():
+        check_labels(classes, len(classes), classifier.head.module.out_features, f"labels of {split}")
+    for rate in (*(etas or ()), *(() if learning_rate is None else (learning_rate,))):
+        check_learning_rate(rate)
+    recorded_steps(steps)
     for kind in (training_precision, precision):
         with open_setup(classifier, train, evaluation, precision=kind, device=device) as setup:
             for part in real:
@@ -170,21 +174,6 @@ def flow_table(
             table = compare_trajectories(predicted, trajectory)
             tables.append(table.assign(run=component, measure=table["measure"] + f"_{part}"))
     return pd.concat(tables, ignore_index=True)[["step", "split", "run", "measure", "value"]]
-
-
-def _check_settings(
-    labels: Mapping[str, Int[Tensor, " n"]],
-    num_labels: int,
-    etas: Sequence[float] | None,
-    learning_rate: float | None,
-    steps: int,
-) -> None:
-    """Refuse before the kernel is computed what would be refused after it."""
-    for split, classes in labels.items():
-        check_labels(classes, len(classes), num_labels, f"labels of {split}")
-    for rate in (*(etas or ()), *(() if learning_rate is None else (learning_rate,))):
-        check_learning_rate(rate)
-    recorded_steps(steps)
 
 
 def _describe_steps(prediction: StepPrediction, errors: pd.DataFrame) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
-from ntk_lpft.classifier.classifier import Classifier
+from ntk_lpft.classifier.classifier import Classifier, Outputs
 from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.setup import KernelSetup, open_setup
@@ -21,18 +21,6 @@ PARTS = ("all", "head", "body")
 # Positions of a batch whose activations are kept for a backward or forward-mode pass; in float64 RoBERTa-base needs
 # about 4 MB for each.
 GRADIENT_CELLS = 1024
-
-
-class State(NamedTuple):
-    """What a classifier makes of a set of samples, in the caller's order and on the CPU.
-
-    Attributes:
-        features: φ(x), of shape (N, h).
-        logits: f(x), of shape (N, C).
-    """
-
-    features: Float64[Tensor, "n h"]
-    logits: Float64[Tensor, "n c"]
 
 
 class Descent:
@@ -59,7 +47,7 @@ class Descent:
         self.parameters = trained_parameters(setup, part)
         self.own = {name: parameter.data for name, parameter in self.parameters.items()}
 
-    def state(self) -> dict[str, State]:
+    def state(self) -> dict[str, Outputs]:
         """Features and logits as the weights are now, for ``train`` and, where there are such samples, ``eval``."""
         return measure(self.setup)
 
@@ -114,10 +102,10 @@ def trained_parameters(setup: KernelSetup, part: str = "all") -> dict[str, nn.Pa
     return chosen
 
 
-def measure(setup: KernelSetup) -> dict[str, State]:
-    """Features and logits of ``train`` and, where there are such samples, ``eval``."""
+def measure(setup: KernelSetup) -> dict[str, Outputs]:
+    """Features and logits of ``train`` and, where there are such samples, ``eval``, in float64 on the CPU."""
     features, logits = (in_order(setup, values) for values in setup.outputs())
-    return {split: State(features[split], logits[split]) for split in features}
+    return {split: Outputs(features[split], logits[split]) for split in features}
 
 
 def train_batches(setup: KernelSetup) -> Iterator[Batch]:

@@ -13,9 +13,9 @@ from jaxtyping import Float64, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ntk_lpft.classifier.classifier import Classifier
+from ntk_lpft.classifier.classifier import Classifier, Outputs
 from ntk_lpft.errors import InputError
-from ntk_lpft.prediction.descent import Descent, State, check_learning_rate, descent
+from ntk_lpft.prediction.descent import Descent, check_learning_rate, descent
 from ntk_lpft.prediction.one_step import QUANTITIES, Change, StepPrediction, predict_step
 
 
@@ -32,8 +32,8 @@ class Step:
 
     learning_rate: float
     part: str
-    before: dict[str, State]
-    after: dict[str, State]
+    before: dict[str, Outputs]
+    after: dict[str, Outputs]
 
     def logit_change(self, split: str = "train") -> Float64[Tensor, "n c"]:
         """Compute f − f0."""
@@ -148,7 +148,7 @@ class _RealChange(NamedTuple):
     logits_body_only: Float64[Tensor, "n c"]
 
 
-def _real_changes(moving: Descent, before: Mapping[str, State]) -> dict[str, _RealChange]:
+def _real_changes(moving: Descent, before: Mapping[str, Outputs]) -> dict[str, _RealChange]:
     """Measure what changed from ``before``, the state at the start, to the weights as they are now."""
     head = moving.setup.classifier.head
 
