@@ -96,13 +96,8 @@ def head_scale_curves(grid: pd.DataFrame) -> Figure:
     """
     figure = empty_figure(8.6, _HEIGHT)
     panels = figure.subplots(1, 2)
-    for axes, measure, title, label in zip(
-        panels,
-        ("feature_difference", "accuracy"),
-        ("Feature difference", "Accuracy"),
-        ("Mean ‖φ − φ₀‖", "Accuracy"),
-        strict=True,
-    ):
+    drawn = (("feature_difference", "Feature difference", "Mean ‖φ − φ₀‖"), ("accuracy", "Accuracy", "Accuracy"))
+    for axes, (measure, title, label) in zip(panels, drawn, strict=True):
         _norm_axis(axes, grid["norm_at_start"])
         for (name, rows), style in zip(grid.groupby("split", sort=False), cycle(CURVES), strict=False):
             rows = rows.sort_values("norm_at_start")
