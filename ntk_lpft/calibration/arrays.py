@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import safetensors
 from jaxtyping import Shaped
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ntk_lpft.calibration.predictions import Predictions, to_array
@@ -74,8 +75,7 @@ def read_array(path: str | Path, key: str, *, alone: bool = True) -> Shaped[np.n
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file of any origin; those of a run have a checksum, and are read by its folder."""
     try:
-        with safetensors.safe_open(path, framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        return load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path} is missing, truncated or no safetensors file ({error})") from error
 

@@ -7,6 +7,7 @@ set of predictions in a form that can be resampled; `evaluation.evaluate` puts i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 
 import numpy as np
@@ -225,16 +226,7 @@ def brier_decomposition(probabilities: Scores, labels: Labels, bins: int = 15) -
     terms = ClassBins(Predictions.from_probabilities(probabilities, labels), bins)
     ones = np.ones((1, len(labels)))
     return BrierDecomposition(
-        *(
-            float(term(ones)[0])
-            for term in (
-                terms.reliability,
-                terms.resolution,
-                terms.uncertainty,
-                terms.within_bin_variance,
-                terms.within_bin_covariance,
-            )
-        )
+        **{term.name: float(getattr(terms, term.name)(ones)[0]) for term in fields(BrierDecomposition)}
     )
 
 

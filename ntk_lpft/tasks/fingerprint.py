@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,15 +65,9 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
         facts["backend"] = {key: serialised[key] for key in serialised if key not in ("truncation", "padding")}
     else:
         facts["vocabulary"] = tokenizer.get_vocab()
-        facts["merges"] = _merges(getattr(tokenizer, "bpe_ranks", None))
-        facts["options"] = _switches(getattr(tokenizer, "init_kwargs", {}))
+        ranks: dict[tuple[str, ...], int] = getattr(tokenizer, "bpe_ranks", None) or {}
+        facts["merges"] = [list(pair) for pair in sorted(ranks, key=lambda pair: ranks[pair])]
+        # Strings among the options may be paths, so only flags and numbers count; special tokens are taken elsewhere.
+        options = getattr(tokenizer, "init_kwargs", {})
+        facts["options"] = {name: value for name, value in options.items() if isinstance(value, (bool, int, float))}
     return digest([facts])
-
-
-def _merges(ranks: Mapping[tuple[str, ...], int] | None) -> list[list[str]]:
-    return [] if ranks is None else [list(pair) for pair in sorted(ranks, key=lambda pair: ranks[pair])]
-
-
-def _switches(options: Mapping[str, Any]) -> dict[str, Any]:
-    # Strings among the options may be paths, so only flags and numbers count; special tokens are taken elsewhere.
-    return {name: value for name, value in options.items() if isinstance(value, (bool, int, float))}
