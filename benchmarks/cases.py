@@ -18,7 +18,7 @@ from benchmarks.inputs import cb_train, minilm, roberta_base_size, text_of_lengt
 from benchmarks.peers import dense_jacobian_kernel, published_seconds_per_sample
 from ntk_lpft.kernel import syrk
 from ntk_lpft.kernel.capture import capture
-from ntk_lpft.kernel.cost import contraction_flops
+from ntk_lpft.kernel.cost import measure_costs
 from ntk_lpft.kernel.engine import compute_ntk  # all of it, so that no timing has imports in it
 from ntk_lpft.kernel.selfcheck import run_self_check
 from ntk_lpft.kernel.setup import open_setup
@@ -93,7 +93,8 @@ def needed_flops(model: torch.nn.Module, rows: list, device: str) -> dict[str, f
                 counted += counter.get_total_flops()
                 cells += int(batch.tensors["attention_mask"].sum())
         tokens = sum(len(row["input_ids"]) for row in setup.rows)
-        return {"capture": counted / cells * tokens, "contraction": contraction_flops(setup)}
+        contraction = sum(cost.flops for cost in measure_costs(setup))
+        return {"capture": counted / cells * tokens, "contraction": contraction}
 
 
 def cb_structured(budget: str = "4.5GiB") -> Result:

@@ -70,11 +70,6 @@ def measure_costs(setup: KernelSetup) -> list[ParameterCost]:
     ]
 
 
-def contraction_flops(setup: KernelSetup) -> float:
-    """Floating-point operations that the contraction of all parameters needs, redundant halves not counted."""
-    return sum(cost.flops for cost in measure_costs(setup))
-
-
 def _longest_sample(setup: KernelSetup) -> Batch:
     row = max(setup.rows, key=lambda row: len(row["input_ids"]))
     return setup.classifier.collate([row])

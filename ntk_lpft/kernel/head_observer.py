@@ -32,11 +32,6 @@ class HeadObserver:
             self.features.append(value.detach().clone())
             self.logits.append(output.detach().clone())
 
-    def clear(self) -> None:
-        """Forget everything, as the samples are run anew."""
-        self.features.clear()
-        self.logits.clear()
-
     def result(self, samples: int) -> dict[str, Tensor]:
         """``features`` (S, h) and ``logits`` (S, C) if every one of the samples was seen, else nothing."""
         if sum(len(part) for part in self.features) != samples:

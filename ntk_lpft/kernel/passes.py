@@ -144,11 +144,10 @@ class PassRunner:
             Records of each parameter, or None where its rule does not hold for some sample.
         """
         setup = self.setup
-        view = HeadObserver(setup.classifier.head.module)
         while True:
+            view = HeadObserver(setup.classifier.head.module)
             records: dict[str, list[SampleGradients] | None] = {parameter.name: [] for parameter in parameters}
             reached = 0
-            view.clear()
             try:
                 for batch in setup.batches(self.max_cells, max_rows):
                     with view.installed():
