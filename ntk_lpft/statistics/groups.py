@@ -10,17 +10,13 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.statistics.matrix import as_matrix, in_float64, require_symmetric
 
 
-def trace_shares(
-    groups: Mapping[str, Float[Tensor, "n c n c"] | Float[Tensor, "n n"]], *, computed_in: torch.dtype | None = None
-) -> dict[str, float]:
+def trace_shares(groups: Mapping[str, Float[Tensor, "n c n c"] | Float[Tensor, "n n"]]) -> dict[str, float]:
     """Compute tr(F_g) / tr(F), the share of each parameter group in the squared gradient norms.
 
     The shares add up to 1, and none is negative, for the trace of F_g is Σ ‖∂f_c(x) / ∂θ_g‖² over samples and classes.
 
     Args:
         groups: F_g of each parameter group, symmetric, of shape (N, C, N, C) (or (N, N) where reduced); F is their sum.
-        computed_in: The dtype in which the kernels were computed, which sets how symmetric they must be; by default
-            their own.
 
     Returns:
         The share of each group, in the order of `groups`.
@@ -32,7 +28,7 @@ def trace_shares(
     matrices = _matrices(groups)
     traces = {}
     for name, matrix in matrices.items():
-        traces[name] = float(require_symmetric(matrix, f"group {name!r}", computed_in).diagonal().sum())
+        traces[name] = float(require_symmetric(matrix, f"group {name!r}").diagonal().sum())
     total = sum(traces.values())
     if total <= 0:
         raise InputError(f"the trace of F is {total:g}, so that its groups have no shares in it; is the head zero?")

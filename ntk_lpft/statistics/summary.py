@@ -24,6 +24,7 @@ from ntk_lpft.statistics.target_alignment import (
 )
 
 _COMPONENTS = ("P", "F", "P+F")
+_OF_SPECTRUM = ("rank", "effective_rank", "frobenius_norm", "trace_norm", "smallest_eigenvalue", "condition_number")
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,12 +140,7 @@ def _table_row(row: KernelStatistics) -> dict[str, object]:
     spectrum, fitted = row.spectrum, row.classifier
     return {
         "kernel": row.kernel,
-        "rank": spectrum.rank,
-        "effective_rank": spectrum.effective_rank,
-        "frobenius_norm": spectrum.frobenius_norm,
-        "trace_norm": spectrum.trace_norm,
-        "smallest_eigenvalue": spectrum.smallest_eigenvalue,
-        "condition_number": spectrum.condition_number,
+        **{name: getattr(spectrum, name) for name in _OF_SPECTRUM},
         "alignment": row.alignment,
         "centred_alignment": row.centred_alignment,
         "train_pair_accuracy": fitted.train_pair_accuracy if fitted else None,
