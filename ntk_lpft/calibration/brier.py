@@ -72,14 +72,8 @@ class ClassBins:
                 for matrix in (self._members, self._forecasts, self._outcomes)
             )
             filled = np.maximum(counts, 1)  # sums over an empty bin are 0
-            self._known = (
-                weights,
-                (
-                    counts / weights.sum(axis=1)[:, None, None],
-                    forecasts / filled,
-                    outcomes / filled,
-                ),
-            )
+            shares = counts / weights.sum(axis=1)[:, None, None]
+            self._known = weights, (shares, forecasts / filled, outcomes / filled)
         return self._known[1]
 
     def classwise_error(self, weights: Weights) -> Float64[np.ndarray, " r"]:
