@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,15 +75,12 @@ def read_samples(options: ComputeOptions) -> KernelSamples:
     )
 
 
-def build_classifier(
-    options: ComputeOptions, samples: KernelSamples, say: Callable[[str], object] = print
-) -> KernelStart:
+def build_classifier(options: ComputeOptions, samples: KernelSamples) -> KernelStart:
     """Load the classifier, make its head, and adapt it.
 
     Args:
         options: Resolved options.
         samples: What it is to be run on.
-        say: Called with each line worth knowing.
 
     Returns:
         The classifier, and what is known of its head.
@@ -99,7 +95,7 @@ def build_classifier(
     classifier.rows(samples.train, "training data")
     probe = None
     if start == "lp":
-        probe = _probe(classifier, samples, options, say)
+        probe = _probe(classifier, samples, options)
     elif start == "random":
         initialise_head(classifier.head, options.seed)
     elif start != "keep":
@@ -111,9 +107,7 @@ def build_classifier(
     return KernelStart(Classifier.of(adapted, samples.train), probe)
 
 
-def _probe(
-    classifier: Classifier, samples: KernelSamples, options: ComputeOptions, say: Callable[[str], object]
-) -> dict[str, Any]:
+def _probe(classifier: Classifier, samples: KernelSamples, options: ComputeOptions) -> dict[str, Any]:
     """Fit the paper's linear probe on all training samples, make it the head, and return what is known of it."""
     assert samples.whole_train is not None
     heads = cached_logistic_heads(
@@ -123,18 +117,17 @@ def _probe(
         range(options.seed, options.seed + options.fold_draws),
         solver=options.lp_solver,
         progress=True,
-        say=say,
     )
     fitted, spread = heads[0], FoldSpread.of(heads)
     set_head(classifier.head, fitted.weight, fitted.bias)
     published = "" if fitted.solver == LOGISTIC else " as published"
     intercept = "" if fitted.bias is not None else ", without intercept"
-    say(
+    print(
         f"head:   logistic regression{published} on {len(samples.whole_train)} training samples, {fitted.folds} folds, "
         f"C = {fitted.strength:.3g}{intercept}, ‖V‖ {fitted.head_norm:.3f}, "
         f"training accuracy {fitted.train_accuracy:.3f}, gradient norm {fitted.gradient_norm:.1g}"
     )
-    say(f"folds:  {spread}")
+    print(f"folds:  {spread}")
     if fitted.shortfall() is not None:
-        say(f"notice: {fitted.shortfall()}")
+        print(f"notice: {fitted.shortfall()}")
     return {**fitted.facts(), "samples": len(samples.whole_train), "fold_draws": spread.facts()}
