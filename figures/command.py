@@ -8,13 +8,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from analysis.suite.folder import FiguresFolder
 from analysis.suite.results import Results, read_results
 from figures import FIGURES, draw
 from figures.options import FigureOptions
 from figures.style import house_style
 from ntk_lpft import pictures
 from ntk_lpft.errors import InputError
-from ntk_lpft.runs import RunFolder
 from ntk_lpft.storage import whole_file
 
 
@@ -29,18 +29,18 @@ def draw_figures(options: FigureOptions) -> list[Path]:
     """
     results = read_results(options.results[0])
     names = list(dict.fromkeys(options.only)) or list(FIGURES)
-    folder = (
-        Path(options.output_dir).expanduser() if options.output_dir else results.folder.path / results.folder.FIGURES
-    )
-    files, left_out = _draw_all(results, names, folder)
+    suite = results.folder
+    folder = FiguresFolder(options.output_dir or suite.path / suite.FIGURES, suite)
+    with folder.opened(overwrite=True, more=[f"{name}.{ending}" for name in names for ending in ("png", "pdf")]):
+        files, left_out = _draw_all(results, names, folder)
     for line in left_out:
         print(f"left out: {line}")
     drawn = len(files) // 2
-    print(f"{drawn} figure{'' if drawn == 1 else 's'} in {folder}, each as .png and .pdf")
+    print(f"{drawn} figure{'' if drawn == 1 else 's'} in {folder.path}, each as .png and .pdf")
     return files
 
 
-def _draw_all(results: Results, names: Sequence[str], folder: Path) -> tuple[list[Path], list[str]]:
+def _draw_all(results: Results, names: Sequence[str], folder: FiguresFolder) -> tuple[list[Path], list[str]]:
     files: list[Path] = []
     left_out: list[str] = []
     with tqdm(names, desc="figures", unit="figure", delay=2) as bar:
@@ -50,9 +50,8 @@ def _draw_all(results: Results, names: Sequence[str], folder: Path) -> tuple[lis
             except InputError as error:
                 left_out.append(" ".join(str(error).split()))
                 continue
-            if not files:  # nothing is written, not even a folder, where there is nothing to show
-                RunFolder(folder).open(overwrite=True)
-            files += save(figure, folder, name)
+            folder.claim()
+            files += save(figure, folder.path, name)
     if not files:
         raise InputError(f"no figure can be drawn: {'; '.join(left_out)}")
     return files, left_out

@@ -132,3 +132,8 @@ def _number(text: str) -> float:
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"the number {text[:20]} is too large")
     return value
+
+
+def plain(value: Any) -> Any:
+    """Return a value as it comes back from a JSON file: tuples as lists, keys as text."""
+    return json.loads(json.dumps(value))

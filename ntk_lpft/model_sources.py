@@ -117,3 +117,20 @@ def run_model_folder(folder: Path) -> Path:
 
     inside = folder / FinetuneRun.MODEL
     return inside if (inside / "config.json").is_file() else folder
+
+
+def model_places(folder: Path) -> list[Path]:
+    """List the folders besides a model's own that loading it reads: a run's model in it, and an adapter's base.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Those that are there.
+    """
+    places = [run_model_folder(folder)] if run_model_folder(folder) != folder else []
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        base = read_json(adapter).get("base_model_name_or_path")
+        places += [Path(base)] if isinstance(base, str) and base and Path(base).is_dir() else []
+    return places

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ntk_lpft.choices import HEADS, LOGISTIC, POOLINGS, choose
 from ntk_lpft.errors import InputError
-from ntk_lpft.model_sources import check_source
+from ntk_lpft.model_sources import check_source, model_places
 
 Group = TypeVar("Group")
 
@@ -123,11 +123,36 @@ def check_seed(seed: int) -> None:
         raise InputError(f"--seed {seed} is not from 0 to 2**63 - 1")
 
 
+def inputs_of(options: Any) -> list[tuple[str, Path]]:
+    """List the files and folders that options name to be read, as far as they are there; none of them is replaced.
+
+    Args:
+        options: Options of a command; each class that they are made of names its own as ``INPUTS``.
+
+    Returns:
+        Each with the flag that names it. Of a model these are its folder, that of a run's model in it, and the one that
+        an adapter in it belongs to.
+    """
+    names = dict.fromkeys(name for kind in type(options).__mro__ for name in vars(kind).get("INPUTS", ()))
+    found: list[tuple[str, Path]] = []
+    for name in names:
+        value = getattr(options, name)
+        for text in [value] if isinstance(value, str) else value or []:
+            path = Path(text).expanduser()
+            if not path.exists():
+                path = Path(text.partition("=")[2] or text).expanduser()  # NAME=FILE
+            if path.exists():
+                places = [path, *model_places(path)] if name == "model" else [path]
+                found += [(flag_of(name), each) for each in places]
+    return found
+
+
 @dataclass(frozen=True)
 class TrainDataOptions:
     """Which training samples: of a task by name, or of a file."""
 
     TITLE: ClassVar[str] = "data"
+    INPUTS: ClassVar[tuple[str, ...]] = ("train_file",)
 
     dataset: str = option("amazon-snippets", "task by name; see --train-file for your own data")
     data_dir: str | None = option(None, "folder with original releases (default: $NTK_LPFT_DATA, else the Hub)")
@@ -150,6 +175,7 @@ class DataOptions(TrainDataOptions):
     """Which samples: of all splits of a task by name, or of files."""
 
     TITLE: ClassVar[str] = "data"
+    INPUTS: ClassVar[tuple[str, ...]] = ("validation_file", "test_file")
 
     validation_file: str | None = option(None, "your own validation data (default: the last tenth of training)")
     test_file: str | None = option(None, "your own test data", aliases=("eval_file",))
@@ -177,29 +203,36 @@ class ModelOptions:
     """Which classifier, and what its head begins with."""
 
     TITLE: ClassVar[str] = "model"
+    INPUTS: ClassVar[tuple[str, ...]] = ("model", "head_init")
 
     model: str = option("minilm", "model: a Hub name, a folder, also that of a finetune run, or the bundled 'minilm'")
-    head: str = option("linear", "'linear': one layer on the pooled feature (the paper's); 'native': the model's own")
+    head: str = option(
+        "linear",
+        "'linear': one layer on the pooled feature (the paper's); 'native': the model's own; for a kernel also 'auto': "
+        "what --head-init keeps, else 'linear'",
+    )
     pooling: str = option("auto", "feature of a linear head: first, last, mean, or auto (last for decoders)")
     head_init: str = option(
         "auto",
         "V: 'random', 'keep' (as saved), or a file that a linear probe wrote; for a kernel also 'lp' (logistic "
-        "regression on all training data) or 'auto' ('keep' for a finetune run's folder, else 'lp')",
+        "regression on all training data) or 'auto' ('keep' where the model has a trained head for as many classes, "
+        "else 'lp')",
     )
     trust_remote_code: bool = option(False, "run code that the model's repository ships")
 
-    def check_model(self, head_inits: tuple[str, ...]) -> None:
+    def check_model(self, head_inits: tuple[str, ...], heads: tuple[str, ...] = HEADS) -> None:
         """Refuse what can be seen to be wrong without loading anything.
 
         Args:
             head_inits: What ``--head-init`` may be besides a file.
+            heads: What ``--head`` may be.
 
         Raises:
             InputError: Some option makes no sense, or a folder or file is not there.
         """
         check_filled(self, "model", "head_init")
         check_source(self.model)
-        choose("--head", self.head, HEADS)
+        choose("--head", self.head, heads)
         choose("--pooling", self.pooling, POOLINGS)
         if self.head_init not in head_inits and not Path(self.head_init).is_file():
             raise InputError(
@@ -300,6 +333,9 @@ class OutputOptions:
 
     TITLE: ClassVar[str] = "results"
 
+    INPUTS: ClassVar[tuple[str, ...]] = ("config",)
+
+    config: str | None = option(None, "config.json of an earlier run; other options override what it says")
     output_dir: str | None = option(None, "folder for the results (default: below runs, by model, data and method)")
     overwrite: bool = option(False, "replace results in the output folder, and start an interrupted run anew")
 

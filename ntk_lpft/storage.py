@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import safetensors
 import torch
 from safetensors.torch import save_file
@@ -23,6 +27,7 @@ from ntk_lpft.json_files import parse_json
 
 PARTIAL = ".partial"
 OWN_METADATA = {"description", "sha256"}  # names of the metadata in files of tensors that `write_tensors` makes
+_DEAD_AFTER = 3600.0  # seconds
 
 
 @contextmanager
@@ -40,11 +45,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         OSError: The file cannot be written; the error names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The longest name that a file may have leaves no room for an ending.
-    name = path.name if len(os.fsencode(path.name)) < 200 else hashlib.sha256(os.fsencode(path.name)).hexdigest()
-    partial = path.with_name(f".{name}.{os.getpid()}{PARTIAL}")
+    partial = path.with_name(f".{_short(path.name)}.{os.getpid()}{PARTIAL}")
     try:
         with named_disk_errors(path):
+            _remove_dead(path)
             mode = _mode_of_new_files(partial)
             yield partial
             partial.chmod(mode)
@@ -53,6 +57,21 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _short(name: str) -> str:
+    """Shorten the longest names that files may have, which leave no room for an ending."""
+    return name if len(os.fsencode(name)) < 200 else hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove what processes that were killed while writing a file have left of it, in a folder that others may use."""
+    for left in path.parent.glob(f".{glob.escape(_short(path.name))}.*{PARTIAL}"):
+        with suppress(OSError):  # another process has done the same
+            pid = left.name.removesuffix(PARTIAL).rpartition(".")[2]
+            # The number may be that of a process of another machine, which has written a moment ago.
+            if pid.isdigit() and not psutil.pid_exists(int(pid)) and time.time() - left.stat().st_mtime > _DEAD_AFTER:
+                left.unlink()
 
 
 def _mode_of_new_files(probe: Path) -> int:
@@ -72,10 +91,24 @@ def let_umask_decide(folder: Path) -> None:
             path.chmod(mode)
 
 
-def remove_partials(folder: Path) -> None:
-    """Remove what processes that were killed while writing have left in a folder."""
-    for path in folder.glob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+def remove_partials(folder: Path, names: Iterable[str]) -> None:
+    """Remove what processes that were killed while writing have left; none must be writing there.
+
+    Args:
+        folder: Where.
+        names: Files that they may have been writing, and folders of such.
+    """
+    for name in names:
+        if (folder / name).is_dir():
+            _remove_matching(folder / name, r"\..*\.\d+\.partial|\.\d+\.partial")
+        _remove_matching(folder, rf"\.{re.escape(_short(name))}\.\d+\.partial")
+    _remove_matching(folder, r"\.\d+\.probe")  # of earlier versions
+
+
+def _remove_matching(folder: Path, pattern: str) -> None:
+    for path in folder.iterdir():
+        if re.fullmatch(pattern, path.name) and path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -93,7 +93,7 @@ def test_an_option_that_is_declared_again_differs_by_its_default_alone(kind: typ
             assert field.metadata is before.metadata or field.metadata == before.metadata
             assert field.type == before.type
             assert field.default != before.default
-    assert declared_again(kind) == (["head_init"] if kind is FinetuneOptions else [])
+    assert declared_again(kind) == {FinetuneOptions: ["head_init"], ComputeOptions: ["head"]}.get(kind, [])
 
 
 @pytest.mark.parametrize("kind", DECLARING)
@@ -261,12 +261,6 @@ def test_defaults_of_a_kernel_are_put_in(tmp_path: Path) -> None:
     assert ComputeOptions(n_train=7, n_eval=3).resolved().n_train == 7
 
 
-def test_the_head_of_a_kernel_is_probed_but_for_a_runs_folder(tmp_path: Path) -> None:
-    assert ComputeOptions(model="roberta-base").starting_head() == "lp"
-    assert ComputeOptions(model=str(tmp_path)).starting_head() == "lp"
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    assert ComputeOptions(model=str(tmp_path)).starting_head() == "keep"
-    assert ComputeOptions(model=str(tmp_path), head_init="random").starting_head() == "random"
+def test_the_folder_of_a_kernel_is_named_by_its_head(tmp_path: Path) -> None:
     name = Path("runs") / f"{tmp_path.name}-amazon-snippets-keep-lora"
-    assert ComputeOptions(model=str(tmp_path), lora=True).folder() == name
+    assert ComputeOptions(model=str(tmp_path), head_init="keep", lora=True).folder() == name

@@ -106,8 +106,22 @@ def test_a_killed_process_leaves_the_old_file_and_a_partial_one_that_can_be_remo
     assert left.startswith(".x.txt.")
     for name in ("mine.partial", ".mine", "partial"):
         (tmp_path / name).touch()
-    remove_partials(tmp_path)
+    remove_partials(tmp_path, ["x.txt"])
     assert names(tmp_path) == sorted([".mine", "mine.partial", "partial", "x.txt"])
+
+
+def test_the_next_writer_of_a_file_removes_what_a_process_long_dead_has_left(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = [tmp_path / f".x.txt.{int(pid)}.partial" for pid in (dead.stdout, os.getppid())]
+    left += [tmp_path / f".y.txt.{int(dead.stdout)}.partial", tmp_path / ".x.txt.mine.partial"]
+    for path in left:
+        path.write_text("half")
+    write_text(tmp_path / "x.txt", "new")  # a process of another machine may have just written these
+    assert names(tmp_path) == sorted(["x.txt", *(path.name for path in left)])
+    for path in left:
+        os.utime(path, (0, 0))
+    write_text(tmp_path / "x.txt", "new")
+    assert names(tmp_path) == sorted(["x.txt", *(path.name for path in left[1:])])
 
 
 def test_json_is_written_whole_and_read_again(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class ExperimentOptions(OutputOptions, SeedOptions, ModelOptions, TrainDataOptio
     SAMPLES: ClassVar[int]  # training samples where none are asked for
 
     dataset: str = with_default(TrainDataOptions, "dataset", "cb")
+    head: str = with_default(ModelOptions, "head", "linear")
     head_init: str = with_default(ModelOptions, "head_init", "lp")
     precision: str = with_default(KernelSettings, "precision", "float32")
     device: str | None = with_default(KernelSettings, "device", None)
@@ -136,6 +137,7 @@ class FeatureOptions(OutputOptions, DeviceOptions):
     """Options of ``python -m analysis.experiments.features``."""
 
     TITLE: ClassVar[str] = "features"
+    INPUTS: ClassVar[tuple[str, ...]] = ("run",)
 
     run: str = option("", "folder of a finished `python -m ntk_lpft.finetune`")
     split: str = option("test", "train, validation, test, or ood.NAME")

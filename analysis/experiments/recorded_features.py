@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from analysis.experiments.folders import FeatureRun
 from analysis.experiments.options import FeatureOptions
+from analysis.experiments.shared import is_done
 from ntk_lpft.classifier import Head, extract_features, head_norm, load_classifier, load_tokenizer, scale_head
 from ntk_lpft.classifier.head_file import head_from_file
 from ntk_lpft.classifier.head_weights import initialise_head
@@ -26,6 +28,7 @@ from ntk_lpft.commands.finetune.options import FinetuneOptions
 from ntk_lpft.commands.parsing import stored_options
 from ntk_lpft.devices import command_device
 from ntk_lpft.errors import InputError
+from ntk_lpft.options import inputs_of
 from ntk_lpft.provenance import versions
 from ntk_lpft.runs import FinetuneRun
 from ntk_lpft.tasks import EncodedSplit, Task
@@ -208,6 +211,12 @@ def _take(heads: dict[str, Tensor], name: str, head: Head, norm: float | None) -
     return ""
 
 
+def _fingerprint(folder: FinetuneRun) -> dict[str, str]:
+    """Tell a run from another in the same folder, by what it measured and predicted."""
+    names = (folder.METRICS, folder.PREDICTIONS)
+    return {name: hashlib.sha256(folder.file(name).read_bytes()).hexdigest() for name in names}
+
+
 def write_features(options: FeatureOptions) -> Path:
     """Run the command.
 
@@ -225,24 +234,27 @@ def write_features(options: FeatureOptions) -> Path:
     run = read_run(FinetuneRun(options.run))
     task = task_of(run.options)
     samples = run_split(run, task, options.split).subsample(options.n_eval, run.seed, balanced=False)
-    results.open(overwrite=options.overwrite)
-    pair = feature_pair(run, samples, task.num_labels, device)
-    results.clear()
     about = {"method": run.options.method, "model": run.options.model, "seed": run.seed}
-    results.write_config(
-        {
-            "options": stored_options(options),
-            "versions": versions(),
-            "run": about,
-            "data": {options.split: samples.description()},
-            "label_names": list(task.label_names),
-            "source": task.source,
-            "left_out": pair.left_out,
-        }
-    )
-    results.write_features(pair.tensors(), {"run": about, "split": options.split, "left_out": pair.left_out})
-    print(f"{len(samples)} {options.split} samples of {task.name}, {pair.features.shape[1]} features before and after")
-    if pair.left_out:
-        print(f"notice: a head before training is left out: {pair.left_out}")
-    print(f"Results in {results.path}: {', '.join(results.written())}")
+    config = {
+        "options": stored_options(options),
+        "versions": versions(),
+        "run": about,
+        "model": _fingerprint(run.folder),
+        "data": {options.split: samples.description()},
+        "label_names": list(task.label_names),
+        "source": task.source,
+    }
+    with results.opened(overwrite=options.overwrite, inputs=inputs_of(options), options=stored_options(options)):
+        if is_done(results, config, overwrite=options.overwrite):
+            return results.path
+        pair = feature_pair(run, samples, task.num_labels, device)
+        results.clear()
+        results.write_config({**config, "left_out": pair.left_out})
+        results.write_features(pair.tensors(), {"run": about, "split": options.split, "left_out": pair.left_out})
+        print(
+            f"{len(samples)} {options.split} samples of {task.name}, {pair.features.shape[1]} features before and after"
+        )
+        if pair.left_out:
+            print(f"notice: a head before training is left out: {pair.left_out}")
+        print(f"Results in {results.path}: {', '.join(results.written())}")
     return results.path

@@ -31,11 +31,13 @@ from tqdm import tqdm
 from analysis.experiments.embedding_estimates import draw_masks, draw_outputs, embedding_gradients, sampling_variance
 from analysis.experiments.folders import SamplingRun
 from analysis.experiments.options import SamplingOptions
-from analysis.experiments.shared import write_results
+from analysis.experiments.shared import config_of, is_done, start_of, write_results
 from ntk_lpft.classifier.rows import token_table
-from ntk_lpft.commands.compute.start import build_classifier, read_samples
+from ntk_lpft.commands.compute.start import build_classifier
+from ntk_lpft.commands.parsing import stored_options
 from ntk_lpft.kernel import NTKDecomposition, compute_ntk
 from ntk_lpft.kernel.precision import resolve_precision
+from ntk_lpft.options import inputs_of
 from ntk_lpft.statistics import ft_ratio, initial_residual, kernel_spectrum, pretrain_effective
 from ntk_lpft.tasks import EncodedSplit
 
@@ -217,21 +219,25 @@ def run_sampling(options: SamplingOptions) -> Path:
         InputError: Anything wrong with the options, the data or the model.
     """
     run = SamplingRun(options.folder_for("embedding-sampling", options.head_init))
-    samples = read_samples(options.start())
-    run.open(overwrite=options.overwrite)
-    model = build_classifier(options.start(), samples).classifier.module
-    table, summary = measure_sampling(
-        model,
-        samples.train,
-        fraction=options.fraction,
-        draws=options.draws,
-        published_draws=options.published_draws,
-        seed=options.seed,
-        precision=options.precision,
-        progress=True,
-    )
-    show(summary)
-    write_results(run, options, samples, table, summary)
+    start, samples = start_of(options)
+    stored = stored_options(options)
+    with run.opened(overwrite=options.overwrite, inputs=inputs_of(options), options=stored):
+        model = build_classifier(start, samples).classifier.module
+        config = config_of(options, samples, model)
+        if is_done(run, config, overwrite=options.overwrite):
+            return run.path
+        table, summary = measure_sampling(
+            model,
+            samples.train,
+            fraction=options.fraction,
+            draws=options.draws,
+            published_draws=options.published_draws,
+            seed=options.seed,
+            precision=options.precision,
+            progress=True,
+        )
+        show(summary)
+        write_results(run, config, table, summary)
     return run.path
 
 

@@ -30,15 +30,17 @@ from tqdm import tqdm
 
 from analysis.experiments.folders import ScalingRun
 from analysis.experiments.options import ScalingOptions
-from analysis.experiments.shared import write_results
+from analysis.experiments.shared import config_of, is_done, start_of, write_results
 from ntk_lpft.classifier import Classifier, Head, apply_lora
-from ntk_lpft.commands.compute.start import build_classifier, read_samples
+from ntk_lpft.commands.compute.start import build_classifier
+from ntk_lpft.commands.parsing import stored_options
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import compute_ntk
 from ntk_lpft.kernel.capture import capture
 from ntk_lpft.kernel.gradients import OuterGradients
 from ntk_lpft.kernel.precision import resolve_precision
 from ntk_lpft.kernel.setup import open_setup
+from ntk_lpft.options import inputs_of
 
 _CELLS = 2048  # positions of a batch
 
@@ -295,22 +297,27 @@ def run_scaling(options: ScalingOptions) -> Path:
         InputError: Anything wrong with the options, the data or the model.
     """
     run = ScalingRun(options.folder_for("lora-scaling"))
-    samples = read_samples(options.start())
-    run.open(overwrite=options.overwrite)
-    table, summary = measure_scaling(
-        build_classifier(options.start(), samples).classifier.module,
-        samples.train,
-        ranks=options.ranks,
-        draws=options.draws,
-        seed=options.seed,
-        alpha=options.lora_alpha,
-        targets=options.lora_targets,
-        epsilons=options.epsilons,
-        precision=options.precision,
-        progress=True,
-    )
-    show(summary, options.epsilons)
-    write_results(run, options, samples, table, summary)
+    start, samples = start_of(options)
+    stored = stored_options(options)
+    with run.opened(overwrite=options.overwrite, inputs=inputs_of(options), options=stored):
+        model = build_classifier(start, samples).classifier.module
+        config = config_of(options, samples, model)
+        if is_done(run, config, overwrite=options.overwrite):
+            return run.path
+        table, summary = measure_scaling(
+            model,
+            samples.train,
+            ranks=options.ranks,
+            draws=options.draws,
+            seed=options.seed,
+            alpha=options.lora_alpha,
+            targets=options.lora_targets,
+            epsilons=options.epsilons,
+            precision=options.precision,
+            progress=True,
+        )
+        show(summary, options.epsilons)
+        write_results(run, config, table, summary)
     return run.path
 
 

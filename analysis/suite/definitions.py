@@ -11,6 +11,7 @@ SEEDS = (1001, 2002, 3003, 4004, 5005)  # the paper's
 METHODS = ("lp", "ft", "lp-ft", "lora", "lp-lora")
 # The paper's for its smallest data set, which a few hundred rows of another come nearest to.
 CB_RATES = {"ft": 5e-5, "lp-ft": 5e-6, "lora": 1e-3, "lp-lora": 1e-4}
+MODELS = "models"  # the folder, in the results, of models that are made for a suite
 HEAD_SCALES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0)
 
 
@@ -92,7 +93,7 @@ SUITES: Mapping[str, Suite] = {
         Suite(
             name="smoke",
             says="two-layer MiniLM on few bundled rows: everything there is, in minutes; its numbers mean nothing",
-            model="{results}/models/minilm-2-layers",
+            model=f"{{results}}/{MODELS}/minilm-2-layers",
             layers=2,
             datasets={
                 "amazon-snippets": DataSettings(

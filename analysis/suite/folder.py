@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import read_json
+from ntk_lpft.runs.folder import RunFolder
+from ntk_lpft.runs.ledger import Ledger
 from ntk_lpft.storage import write_json
 
 
@@ -34,10 +36,27 @@ class SuiteFolder:
         """Whether a suite has been run here."""
         return (self.path / self.SUITE).is_file()
 
-    @property
-    def lock(self) -> Path:
-        """File that is locked while a process runs the suite."""
-        return self.path / f".{self.SUITE}.lock"
+    def check_own(self, names: Iterable[str]) -> None:
+        """Refuse a folder in which something that a suite would write is not a suite's.
+
+        Args:
+            names: Folders that it writes, besides that of its records.
+
+        Raises:
+            InputError: One is there though no suite was run, or is a symbolic link.
+        """
+        for name in (self.SUITE, self.JOBS, *names):
+            path = self.path / name
+            if path.is_symlink():
+                raise InputError(
+                    f"output folder {self.path} holds {name}, a symbolic link, through which nothing is written; "
+                    "choose another --output-dir, or move the link away"
+                )
+            if path.exists() and not self.begun:
+                raise InputError(
+                    f"output folder {self.path} holds {name}, which no run of `{self.COMMAND}` wrote (there is no "
+                    f"{self.SUITE}); choose another --output-dir, or move it away"
+                )
 
     @property
     def launcher(self) -> Path:
@@ -77,3 +96,36 @@ class SuiteFolder:
         if not path.is_file():
             raise InputError(f"{self.path} holds no results of a suite (no {self.SUITE}); make them by {self.COMMAND}")
         return read_json(path)
+
+
+class DrawnFolder(RunFolder):
+    """A folder of tables or figures, which are made anew whenever they are asked for.
+
+    Args:
+        path: The folder; it need not exist.
+        suite: The suite whose results they show.
+    """
+
+    MARKER = Ledger.NAME  # there is no end to come to
+
+    def __init__(self, path: str | Path, suite: SuiteFolder) -> None:
+        super().__init__(path)
+        self._own = suite.begun and self.path in (suite.path / suite.TABLES, suite.path / suite.FIGURES)
+
+    def _proves_itself(self) -> bool:
+        return self._own  # the suite's own place for them
+
+    def _adopted(self) -> list[str]:
+        return [*self._names(), *(path.name for path in self.path.glob("[!.]*") if path.is_file())]
+
+
+class TablesFolder(DrawnFolder):
+    """The folder of ``python -m analysis.tables``."""
+
+    COMMAND = "python -m analysis.tables"
+
+
+class FiguresFolder(DrawnFolder):
+    """The folder of ``python -m figures``."""
+
+    COMMAND = "python -m figures"

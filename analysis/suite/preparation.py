@@ -28,7 +28,8 @@ def prepare_model(suite: Suite, results: SuiteFolder) -> None:
     if folder.is_dir():
         return
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in folder.parent.glob(f".{folder.name}.*.partial"):  # no other process is at work here
+        shutil.rmtree(left)
     source = model_folder()
     AutoModel.from_pretrained(source, num_hidden_layers=suite.layers).save_pretrained(partial)
     AutoTokenizer.from_pretrained(source).save_pretrained(partial)

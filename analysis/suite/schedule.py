@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from analysis import catalogue
-from analysis.suite.definitions import Suite, suite_of
+from analysis.suite.definitions import MODELS, Suite, suite_of
 from analysis.suite.folder import SuiteFolder
 from analysis.suite.job import KINDS, Job, names_of, read_record, write_record
 from analysis.suite.launcher import Handle, Launcher, default_parallel
@@ -21,6 +21,7 @@ from analysis.suite.plan import plan
 from analysis.suite.preparation import machine_versions, prepare_model
 from analysis.suite.results import describe_problem, read_results
 from ntk_lpft.errors import InputError
+from ntk_lpft.runs.lock import folder_lock
 from ntk_lpft.tasks import load_task
 
 _POLL = 1.0  # seconds
@@ -46,20 +47,24 @@ def run_suite(options: SuiteOptions) -> int:
         return 0
     for dataset in dict.fromkeys(job.dataset for job in jobs):
         load_task(dataset, None).split("train")  # data that is not there is named now, not hours later
-    launcher = Launcher(
-        options.launcher, results, parallel, options.hours, dict(word.split("=", 1) for word in options.slurm)
-    )
-    results.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(results.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(f"another process is running a suite in {results.path}; wait for it") from error
-    with lock:
+    with folder_lock(results.path, results.COMMAND):
+        results.check_own([*KINDS, MODELS])
+        launcher = _launcher(options, results, parallel)
+        _write_suite(results, suite, jobs)  # first, as it says whose the folder is
         prepare_model(suite, results)
-        _write_suite(results, suite, jobs)
         _run_jobs(jobs, results, launcher, retry=options.retry)
     return _close(results, jobs)
+
+
+def _launcher(options: SuiteOptions, results: SuiteFolder, parallel: int) -> Launcher:
+    try:
+        return Launcher(
+            options.launcher, results, parallel, options.hours, dict(word.split("=", 1) for word in options.slurm)
+        )
+    except InputError:
+        if not results.begun:  # submitit has made a folder
+            shutil.rmtree(results.path / results.JOBS, ignore_errors=True)
+        raise
 
 
 def _check_folder(results: SuiteFolder, suite: Suite, jobs: Sequence[Job]) -> None:

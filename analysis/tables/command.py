@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.suite.results import read_results
+from analysis.suite.folder import TablesFolder
+from analysis.suite.results import Results, read_results
 from analysis.tables.makers import make_table
 from analysis.tables.options import CLAIMS, TableOptions
 from analysis.tables.table import Table
 from ntk_lpft.errors import InputError
-from ntk_lpft.runs import RunFolder
 from ntk_lpft.storage import write_text
+
+_ENDINGS = ("csv", "md", "tex")
 
 
 def make_tables(options: TableOptions) -> list[Path]:
@@ -25,6 +27,29 @@ def make_tables(options: TableOptions) -> list[Path]:
     """
     names = options.names()
     results = read_results(options.results[0])
+    suite = results.folder
+    folder = TablesFolder(options.output_dir or suite.path / suite.TABLES, suite)
+    files = [f"{name}.{ending}" for name in names for ending in _ENDINGS]
+    with folder.opened(overwrite=True, more=files):
+        made, skipped = _make_all(results, names)
+        folder.claim()
+        written = [file for table in made for file in _write(folder.path, table)]
+    _show(made, whole=bool(options.only))
+    for line in skipped:
+        print(f"left out: {line}")
+    print(f"{len(made)} table{'s' if len(made) > 1 else ''} in {folder.path}, each as .csv, .md and .tex")
+    return written
+
+
+def _make_all(results: Results, names: Sequence[str]) -> tuple[list[Table], list[str]]:
+    """Make tables.
+
+    Returns:
+        The tables, and of those that cannot be made, why.
+
+    Raises:
+        InputError: None can.
+    """
     made: list[Table] = []
     skipped: list[str] = []
     for name in names:
@@ -34,16 +59,7 @@ def make_tables(options: TableOptions) -> list[Path]:
             skipped.append(str(error))
     if not made:
         raise InputError(f"no table can be made: {'; '.join(skipped)}")
-    folder = (
-        Path(options.output_dir).expanduser() if options.output_dir else results.folder.path / results.folder.TABLES
-    )
-    RunFolder(folder).open(overwrite=True)
-    files = [file for table in made for file in _write(folder, table)]
-    _show(made, whole=bool(options.only))
-    for line in skipped:
-        print(f"left out: {line}")
-    print(f"{len(made)} table{'s' if len(made) > 1 else ''} in {folder}, each as .csv, .md and .tex")
-    return files
+    return made, skipped
 
 
 def _show(made: Sequence[Table], *, whole: bool) -> None:
@@ -64,7 +80,7 @@ def _show(made: Sequence[Table], *, whole: bool) -> None:
 
 
 def _write(folder: Path, table: Table) -> list[Path]:
-    texts = {"csv": table.to_csv(), "md": table.to_markdown(), "tex": table.to_latex()}
+    texts = dict(zip(_ENDINGS, (table.to_csv(), table.to_markdown(), table.to_latex()), strict=True))
     files = {folder / f"{table.name}.{ending}": text for ending, text in texts.items()}
     for path, text in files.items():
         write_text(path, text)

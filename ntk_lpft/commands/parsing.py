@@ -125,7 +125,8 @@ def make_parser(kind: type, prog: str, description: str, **more: Any) -> argpars
     parser = _parser_class()(
         kind, prog=prog, description=description, allow_abbrev=False, formatter_class=_OneSpelling, **more
     )
-    parser.add_argument("--config", help="config.json of an earlier run; other options override what it says")
+    if "config" not in {field.name for field in dataclasses.fields(kind)}:
+        parser.add_argument("--config", help="config.json of an earlier run; other options override what it says")
     return parser
 
 
@@ -156,7 +157,9 @@ def parse_options(
     if positional is not None:
         parser.add_argument(positional[1], nargs="*", help=f"the same as --{positional[0]}")
     given, unknown = parse_given(parser, arguments)
-    config = given.pop("config", None)
+    config = given.get("config")
+    if "config" not in {field.name for field in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+        given.pop("config", None)
     if positional is not None:
         # argparse takes one group of such words; those behind a later flag are left over.
         loose = [*given.pop(positional[1], []), *(word for word in unknown if not word.startswith("-"))]
@@ -285,8 +288,9 @@ def _as_floats(value: Any) -> Any:
 
 
 def stored_options(options: Any) -> dict[str, Any]:
-    """Options as a config file holds them: without those that say how a folder is treated."""
-    return {name: value for name, value in dataclasses.asdict(options).items() if name not in ("overwrite", "resume")}
+    """Options as a config file holds them: without those that say where results go, and how a folder is treated."""
+    place = {field.name for field in dataclasses.fields(OutputOptions)} | {"resume"}
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in place}
 
 
 def _fits(value: Any, kind: Any) -> bool:

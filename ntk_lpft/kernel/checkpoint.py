@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,40 @@ from torch import Tensor
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.memory import Plan
 from ntk_lpft.storage import read_tensors, write_tensors
+
+# Within a pass, the file is written at most so often (in seconds), and takes at most this share of the time.
+_LEAST_SECONDS = 10.0
+_LARGEST_SHARE = 0.05
+
+
+@dataclass
+class Progress:
+    """How far a computation is.
+
+    Attributes:
+        passes: Number of passes that are done.
+        parameters: Names of the parameters whose kernels are done in the pass that is not.
+        rerouted: Names of all parameters so far whose rule turned out not to hold.
+    """
+
+    passes: int = 0
+    parameters: list[str] = field(default_factory=list)
+    rerouted: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What an interrupted run has left.
+
+    Attributes:
+        progress: How far it was.
+        plan: Its plan.
+        tensors: Partial kernels, by name, and the outputs that were seen.
+    """
+
+    progress: Progress
+    plan: Plan
+    tensors: dict[str, Tensor]
 
 
 class Checkpoint:
@@ -25,13 +60,14 @@ class Checkpoint:
     def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
         self.path = path
         self.identity = dict(identity)
+        self._ended = time.monotonic()  # of the last writing
+        self._took = 0.0
 
-    def load(self) -> tuple[int, Plan, dict[str, Tensor], dict[str, Any]] | None:
+    def load(self) -> Stored | None:
         """Read back what an interrupted run has computed.
 
         Returns:
-            The number of passes done, the plan, the partial kernels by name and the self-check; None where there is no
-            file.
+            What is there; None where there is no file.
 
         Raises:
             InputError: The file is damaged or belongs to another computation.
@@ -46,15 +82,30 @@ class Checkpoint:
                 f"{self.path} belongs to an interrupted run with other settings (changed: {', '.join(changed)}); "
                 "give the same settings to go on, or --overwrite to start anew"
             )
-        return description["done"], Plan.from_json(description["plan"]), tensors, description["self_check"]
+        progress = Progress(
+            description["done"], list(description.get("parameters", ())), list(description.get("rerouted", ()))
+        )
+        return Stored(progress, Plan.from_json(description["plan"]), tensors)
 
-    def save(self, done: int, plan: Plan, tensors: Mapping[str, Tensor], self_check: Mapping[str, Any]) -> None:
+    @property
+    def due(self) -> bool:
+        """Whether enough has been computed since the file was written for it to be written again."""
+        return self.path is not None and time.monotonic() - self._ended >= max(
+            _LEAST_SECONDS, self._took / _LARGEST_SHARE
+        )
+
+    def save(self, progress: Progress, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
         """Replace the file; at every moment there is a whole one."""
-        if self.path is not None:
-            description = {
-                "identity": self.identity,
-                "done": done,
-                "plan": asdict(plan),
-                "self_check": dict(self_check),
-            }
-            write_tensors(self.path, tensors, description)
+        if self.path is None:
+            return
+        began = time.monotonic()
+        description = {
+            "identity": self.identity,
+            "done": progress.passes,
+            "parameters": progress.parameters,
+            "rerouted": progress.rerouted,
+            "plan": asdict(plan),
+        }
+        write_tensors(self.path, tensors, description)
+        self._ended = time.monotonic()
+        self._took = self._ended - began

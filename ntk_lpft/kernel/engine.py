@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,12 @@ from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.rows import Row, fingerprint_rows
 from ntk_lpft.devices import float32_products
 from ntk_lpft.kernel.body_parameters import Route
-from ntk_lpft.kernel.checkpoint import Checkpoint
+from ntk_lpft.kernel.checkpoint import Checkpoint, Stored
 from ntk_lpft.kernel.cost import plan_for
 from ntk_lpft.kernel.decomposition import NTKDecomposition
 from ntk_lpft.kernel.memory import Plan, default_budget
 from ntk_lpft.kernel.passes import PassRunner
+from ntk_lpft.kernel.precision import Precision
 from ntk_lpft.kernel.selfcheck import run_self_check
 from ntk_lpft.kernel.settings import KernelSettings
 from ntk_lpft.kernel.setup import KernelSetup, find_classifier, set_up
@@ -119,6 +120,52 @@ def compute_train_eval_ntk(
     return _compute(model, rows, True, settings or KernelSettings(), checkpoint, progress, report)
 
 
+def kernel_identity(
+    model: nn.Module | Classifier, train: Any, evaluation: Any, *, settings: KernelSettings | None = None
+) -> dict[str, Any]:
+    """Return all that the kernels of ``compute_train_eval_ntk`` depend on, which is stored with them.
+
+    Args:
+        model: As for ``compute_ntk``.
+        train: Columns of both kernels, rows of the first.
+        evaluation: Rows of the second.
+        settings: How.
+
+    Returns:
+        Settings, versions, and digests of weights, structure and rows, by the names that a kernel's ``metadata`` has.
+
+    Raises:
+        InputError: As for ``compute_ntk``.
+    """
+    job = _prepare(model, {"train": train, "evaluation": evaluation}, True, settings or KernelSettings())
+    return _described(job.identity)
+
+
+class _Job(NamedTuple):
+    """What is to be computed, read and checked, before anything is."""
+
+    classifier: Classifier
+    columns: list[Row]
+    extra: list[Row]
+    precision: Precision
+    budget: int
+    identity: dict[str, Any]
+
+
+def _prepare(model: nn.Module | Classifier, inputs: dict[str, Any], symmetric: bool, settings: KernelSettings) -> _Job:
+    settings.check()
+    classifier, columns, extra, precision = find_classifier(model, inputs, settings.precision, settings.device)
+    device = classifier.device
+    budget = default_budget(device) if settings.memory_budget is None else parse_bytes(settings.memory_budget)
+    identity = _identity(classifier, columns, extra, symmetric, settings, budget)
+    return _Job(classifier, columns, extra, precision, budget, identity)
+
+
+def _described(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return what a kernel's metadata say of it; the parameters are named by group beside them."""
+    return {name: value for name, value in identity.items() if name != "trainable"}
+
+
 def _compute(
     model: nn.Module | Classifier,
     inputs: dict[str, Any],
@@ -130,11 +177,8 @@ def _compute(
 ) -> dict[str, NTKDecomposition]:
     """Compute a kernel whose columns are the first of the inputs, and whose further rows, if any, are the second."""
     say = report or (lambda line: None)
-    settings.check()
-    classifier, columns, extra, precision = find_classifier(model, inputs, settings.precision, settings.device)
+    classifier, columns, extra, precision, budget, identity = _prepare(model, inputs, symmetric, settings)
     device = classifier.device
-    budget = default_budget(device) if settings.memory_budget is None else parse_bytes(settings.memory_budget)
-    identity = _identity(classifier, columns, extra, symmetric, settings, budget)
     store = Checkpoint(None if checkpoint is None else Path(checkpoint), identity)
     earlier = store.load()
     began = time.monotonic()
@@ -143,23 +187,26 @@ def _compute(
         check = _route(setup, settings.engine, budget)
         for notice in check.get("notices", []):
             say(f"notice: {notice}")
-        plan = plan_for(setup, budget, len(setup.groups) if settings.groups else 1) if earlier is None else earlier[1]
-        done, partial = (0, {}) if earlier is None else (earlier[0], earlier[2])
-        _announce(say, settings, check, plan, done)
+        plan = plan_for(setup, budget, len(setup.groups) if settings.groups else 1) if earlier is None else earlier.plan
+        _announce(say, settings, check, plan, earlier)
         runner = PassRunner(setup, plan, settings.engine, merge=not settings.groups, progress=progress, report=say)
-        runner.run(store, done, partial, check)
+        resumed = {
+            "resumed_after_passes": earlier.progress.passes if earlier else 0,
+            "resumed_after_parameters": len(earlier.progress.parameters) if earlier else 0,
+        }
+        runner.run(store, earlier)
         outputs = runner.outputs()
-        check["rerouted"] = runner.rerouted
+        check["rerouted"] = runner.progress.rerouted
         parts = _assemble(setup, runner.kernels, outputs.features, outputs.logits, settings)
     metadata = {
-        **{k: v for k, v in identity.items() if k != "trainable"},
+        **_described(identity),
         "head": classifier.head.name,
         "self_check": check,
         "plan": {"passes": len(plan.passes), "max_cells": plan.max_cells, "chunk_bytes": plan.chunk_bytes,
                  "budget": plan.budget, "predicted_peak": plan.predicted_peak},
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "seconds": round(time.monotonic() - began, 3),
-        "resumed_after_passes": done,
+        # All in which an interrupted computation differs from another.
+        "this_run": {"seconds": round(time.monotonic() - began, 3), **resumed},
     }  # fmt: skip
     for part in parts.values():
         part.metadata.update(metadata)
@@ -200,7 +247,7 @@ def _route(setup: KernelSetup, engine: str, budget: int) -> dict[str, Any]:
 
 
 def _announce(
-    say: Callable[[str], None], settings: KernelSettings, check: dict[str, Any], plan: Plan, done: int
+    say: Callable[[str], None], settings: KernelSettings, check: dict[str, Any], plan: Plan, earlier: Stored | None
 ) -> None:
     if check:
         say(
@@ -211,8 +258,10 @@ def _announce(
         f"plan: engine {settings.engine}, passes over the data: {len(plan.passes)}, "
         f"predicted peak {format_bytes(plan.predicted_peak)} of {format_bytes(plan.budget)} besides the model"
     )
-    if done:
-        say(f"going on after pass {done} of an interrupted run")
+    if earlier is not None:
+        done, parameters = earlier.progress.passes, len(earlier.progress.parameters)
+        within = f" and {parameters} parameters of the next" if parameters else ""
+        say(f"going on after pass {done}{within} of an interrupted run")
 
 
 def _assemble(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.autograd import equal_length_batches, functional_gradients, sample_gradients
 from ntk_lpft.kernel.body_parameters import BodyParameter, Route
 from ntk_lpft.kernel.capture import CaptureError, capture
-from ntk_lpft.kernel.checkpoint import Checkpoint
+from ntk_lpft.kernel.checkpoint import Checkpoint, Progress, Stored
 from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.gradients import SampleGradients, is_zero
 from ntk_lpft.kernel.head_observer import HeadObserver
@@ -53,40 +52,47 @@ class PassRunner:
         names = dict.fromkeys(self.group_of.values())
         self.kernels = {name: setup.layout.zeros(setup.precision.kernel, setup.classifier.device) for name in names}
         self.seen: dict[str, Tensor] = {}
-        self.progress = progress
+        self.shows = progress
         self.report = report
-        self.rerouted: list[str] = []
+        self.progress = Progress()
 
-    def run(self, checkpoint: Checkpoint, done: int, partial: dict[str, Tensor], self_check: dict[str, Any]) -> None:
-        """Do the passes that are not done yet, and write the partial kernels after each one.
+    def run(self, checkpoint: Checkpoint, stored: Stored | None) -> None:
+        """Do what is not done yet, and write the partial kernels after each pass, and within long ones.
 
         Args:
             checkpoint: Where partial kernels go.
-            done: Number of passes that ``partial`` already holds.
-            partial: Partial kernels of a run that was interrupted.
-            self_check: Stored beside the partial kernels.
+            stored: What a run that was interrupted has left.
         """
-        for name, value in partial.items():
+        if stored is not None:
+            self._take(stored)
+        begun = self.progress.passes
+        samples = self.setup.layout.samples
+        total = sum(samples + len(p.parameters) * samples for p in self.plan.passes)
+        finished = sum(samples + len(p.parameters) * samples for p in self.plan.passes[:begun])
+        bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
+        with tqdm(total=total, initial=finished, delay=1, disable=not self.shows, bar_format=bar_format) as bar:
+            for number, step in enumerate(self.plan.passes[begun:], start=begun + 1):
+                bar.set_description(f"kernel, pass {number} of {len(self.plan.passes)}", refresh=False)
+                if step.route == Route.AUTOGRAD:
+                    self._dense_pass(step, bar)
+                else:
+                    self._structured_pass(step, bar, checkpoint)
+                self.progress = Progress(number, [], self.progress.rerouted)
+                self._save(checkpoint)
+
+    def _take(self, stored: Stored) -> None:
+        self.progress = stored.progress
+        for name, value in stored.tensors.items():
             kind, _, rest = name.partition("/")
             if kind == "kernel":
                 self.kernels[rest].copy_(value)
             else:
                 # A copy, since a tensor of a file may lie unaligned, and products then round otherwise.
                 self.seen[rest] = value.clone().to(self.setup.classifier.device)
-        samples = self.setup.layout.samples
-        total = sum(samples + len(p.parameters) * samples for p in self.plan.passes)
-        finished = sum(samples + len(p.parameters) * samples for p in self.plan.passes[:done])
-        bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
-        with tqdm(total=total, initial=finished, delay=1, disable=not self.progress, bar_format=bar_format) as bar:
-            for number, step in enumerate(self.plan.passes[done:], start=done + 1):
-                bar.set_description(f"kernel, pass {number} of {len(self.plan.passes)}", refresh=False)
-                if step.route == Route.AUTOGRAD:
-                    self._dense_pass(step, bar)
-                else:
-                    self._structured_pass(step, bar)
-                state = {f"kernel/{name}": value for name, value in self.kernels.items()}
-                state |= {f"head/{name}": value for name, value in self.seen.items()}
-                checkpoint.save(number, self.plan, state, self_check)
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        state = {f"kernel/{name}": value for name, value in self.kernels.items()}
+        checkpoint.save(self.progress, self.plan, state | {f"head/{name}": value for name, value in self.seen.items()})
 
     def outputs(self) -> Outputs:
         """φ and f0 of all samples, in internal order; a pass of their own only where no other one showed them.
@@ -106,15 +112,20 @@ class PassRunner:
     def _kernel(self, name: str) -> Tensor:
         return self.kernels[self.group_of[name]]
 
-    def _structured_pass(self, step: Pass, bar: tqdm) -> None:
+    def _structured_pass(self, step: Pass, bar: tqdm, checkpoint: Checkpoint) -> None:
         parameters = [self.parameters[name] for name in step.parameters]
+        # All of them, though some may be done: the rest is then computed from the very same gradients.
         records = self._capture(parameters, 1 if step.route == Route.SINGLE else None, bar)
         for parameter in parameters:
             parts = records.pop(parameter.name)
-            if parts is None:
-                self._by_autograd(parameter)
-            elif parts:
-                self._contract(parameter, parts)
+            if parameter.name not in self.progress.parameters:
+                if parts is None:
+                    self._by_autograd(parameter)
+                elif parts:
+                    self._contract(parameter, parts)
+                self.progress.parameters.append(parameter.name)
+                if checkpoint.due:
+                    self._save(checkpoint)
             bar.update(self.setup.layout.samples)
 
     def _by_autograd(self, parameter: BodyParameter) -> None:
@@ -122,7 +133,7 @@ class PassRunner:
         self.report(
             f"notice: computed by plain autograd: {parameter.name} (some samples use it in a way not checked before)"
         )
-        self.rerouted.append(parameter.name)
+        self.progress.rerouted.append(parameter.name)
         layout, entries = self.setup.layout, parameter.tensor.numel()
         row = layout.samples * layout.channels * self.setup.precision.model.itemsize
         columns = max(1, self.plan.budget // 4 // row)

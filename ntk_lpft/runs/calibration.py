@@ -25,15 +25,12 @@ class CalibrationRun(RunFolder):
     MARKER = MEASURES
     COMMAND = "python -m ntk_lpft.calibrate"
 
-    def clear(self) -> None:
-        """Remove what an earlier run wrote, diagrams of other splits too."""
-        super().clear()
-        for path in self.path.glob(f"{self.RELIABILITY}_*.png"):
-            path.unlink()
-
     def write_tables(self, measures: pd.DataFrame, table: pd.DataFrame, head_norms: pd.DataFrame) -> None:
-        """Write every measure, the paper's table of them, and head norms with temperatures."""
-        for name, content in ((self.MEASURES, measures), (self.TABLE, table), (self.HEAD_NORMS, head_norms)):
+        """Write every measure, the paper's table of them, and head norms with temperatures.
+
+        They are the last files, and the measures the last of them, which mark the command as finished.
+        """
+        for name, content in ((self.TABLE, table), (self.HEAD_NORMS, head_norms), (self.MEASURES, measures)):
             write_table(self.file(name), content)
 
     def write_temperatures(self, about: list[dict[str, Any]]) -> None:

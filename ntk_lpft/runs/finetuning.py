@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import read_json
-from ntk_lpft.runs.folder import RunFolder
+from ntk_lpft.runs.folder import Inputs, RunFolder
 from ntk_lpft.runs.tracking_log import read_tracking
 from ntk_lpft.storage import read_table, read_tensors, write_json, write_table, write_tensors
 
@@ -53,6 +53,8 @@ class FinetuneRun(RunFolder):
         ONE_STEP_PICTURE,
         FLOW_PICTURE,
     )
+    FOLDERS = (MODEL, ADAPTER, CHECKPOINTS)
+    SCRATCH = (CHECKPOINTS,)
     MARKER = METRICS
     COMMAND = "python -m ntk_lpft.finetune"
 
@@ -60,31 +62,58 @@ class FinetuneRun(RunFolder):
         """Names of the results that are there, the folders of the model first."""
         return [f"{name}/" for name in (self.MODEL, self.ADAPTER) if self.file(name).is_dir()] + super().written()
 
-    def open(self, *, overwrite: bool, more: Iterable[str] = (), resume: bool = False) -> None:
-        """Make the folder, and refuse one whose results would get lost; nothing in it is changed.
+    @contextmanager
+    def opened_to_train(
+        self, *, overwrite: bool, resume: bool, inputs: Inputs = (), options: Mapping[str, Any] | None = None
+    ) -> Iterator[None]:
+        """Make the folder, as ``opened`` does, and refuse one whose run would get lost, or with none to go on with.
 
         Args:
             overwrite: Whether results of an earlier run may be replaced.
-            more: Names of files that are written besides `RESULTS`.
             resume: Whether an interrupted run is to go on.
+            inputs: What the run reads, each with the name of its option.
+            options: Those of the run; a finished run of the same is let be, for the caller to look at.
+
+        Yields:
+            Nothing.
 
         Raises:
-            InputError: The folder cannot be written, holds other results, or holds no run to go on with.
+            InputError: As for ``opened``; or the folder holds an interrupted run, or no run to go on with.
         """
-        if self.begun and not self.finished and not (resume or overwrite):
+        replaces = overwrite or resume or self._interrupted
+        with self.opened(overwrite=replaces, inputs=inputs, options=options):
+            self._check_begun(overwrite=overwrite, resume=resume)
+            yield
+
+    def check_to_train(
+        self, *, overwrite: bool, resume: bool, inputs: Inputs = (), options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Refuse what ``opened_to_train`` would refuse, but for the lock; nothing is made.
+
+        Args:
+            overwrite: As there.
+            resume: As there.
+            inputs: As there.
+            options: As there.
+
+        Raises:
+            InputError: As there.
+        """
+        self.check(overwrite=overwrite or resume or self._interrupted, inputs=inputs, options=options)
+        self._check_begun(overwrite=overwrite, resume=resume)
+
+    def _check_begun(self, *, overwrite: bool, resume: bool) -> None:
+        if self._interrupted and not (resume or overwrite):
             raise InputError(
                 f"output folder {self.path} holds an interrupted run; give --resume to go on, --overwrite to start "
                 "anew, or another --output-dir"
             )
-        super().open(overwrite=overwrite or resume, more=more)
         if resume and not self.begun:
             raise InputError(f"--resume: {self.path} holds no run to go on with; leave --resume out")
 
-    def clear(self) -> None:
-        """Remove what an earlier run left, its model and checkpoints too."""
-        super().clear()
-        for name in (self.CHECKPOINTS, self.MODEL, self.ADAPTER):
-            shutil.rmtree(self.file(name), ignore_errors=True)
+    @property
+    def _interrupted(self) -> bool:
+        return self.begun and not self.finished
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write what was measured, and mark the run as complete."""
@@ -191,15 +220,23 @@ class HeadScaleGrid(RunFolder):
     RESULTS = (RunFolder.CONFIG, GRID, PICTURE)
     MARKER = GRID
     COMMAND = FinetuneRun.COMMAND
+    WRITER = f"{COMMAND} --head-scale"
+    MEMBER: ClassVar[str] = "head-scale-"  # how the folders of its runs begin
 
     def member(self, factor: float) -> FinetuneRun:
         """Return the run with one factor."""
-        return FinetuneRun(self.path / f"head-scale-{factor:g}")
+        return FinetuneRun(self.path / f"{self.MEMBER}{factor:g}")
 
     @property
     def begun(self) -> bool:
         """Whether there is anything to go on with; each run within says for itself whether it has begun."""
-        return self.path.is_dir() and any(self.path.iterdir())
+        return any(self.path.glob(f"{self.MEMBER}*"))
+
+    def _adopted(self) -> list[str]:
+        return [self.GRID, self.PICTURE]  # the rest had another owner
+
+    def _proves_itself(self) -> bool:
+        return any(FinetuneRun(path)._proves_itself() for path in self.path.glob(f"{self.MEMBER}*"))
 
     def write_grid(self, grid: pd.DataFrame) -> None:
         """Write one row for each factor and split; `seal` marks the grid as complete."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ntk_lpft.checksums import CHECKSUMS, check_file, read_checksums, write_checksums
 from ntk_lpft.errors import InputError
-from ntk_lpft.json_files import read_json
+from ntk_lpft.json_files import plain, read_json
+from ntk_lpft.runs.guard import check_no_input, check_not_an_input, check_owned
+from ntk_lpft.runs.ledger import Ledger
+from ntk_lpft.runs.lock import folder_lock
 from ntk_lpft.storage import remove_partials, write_json
 
 _PROMISE = "checksums"  # the setting that tells a run that is not complete from one of a version without checksums
+Inputs = Iterable[tuple[str, Path]]
 
 
 class RunFolder:
     """The folder of one run of a command. Subclasses name its files, and read and write them.
+
+    A command works in it between ``opened`` and its end: alone, and on files alone that a run of its own wrote.
 
     Args:
         path: The folder; it need not exist.
@@ -26,17 +31,24 @@ class RunFolder:
         path: The folder.
         CONFIG: Settings, versions and data of the run, which replay it by ``--config``.
         RESULTS: Names of all files that the command writes.
+        FOLDERS: Names of folders that it writes besides.
+        SCRATCH: Those of files and folders that are there only while a run is not complete.
         MARKER: The last of the results; the run is complete once their checksums are written, after it.
         COMMAND: How the command is called.
+        WRITER: How its files are told from those of others; the command, but where it has folders of two kinds.
     """
 
     CONFIG: ClassVar[str] = "config.json"
     RESULTS: ClassVar[Sequence[str]] = ()
+    FOLDERS: ClassVar[Sequence[str]] = ()
+    SCRATCH: ClassVar[Sequence[str]] = ()
     MARKER: ClassVar[str]
     COMMAND: ClassVar[str]
+    WRITER: ClassVar[str | None] = None
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
+        self._more: tuple[str, ...] = ()
 
     def file(self, name: str) -> Path:
         """Path of one of its files."""
@@ -97,35 +109,157 @@ class RunFolder:
         """Names of the results that are there."""
         return [name for name in self.RESULTS if self.file(name).exists()]
 
-    def open(self, *, overwrite: bool, more: Iterable[str] = ()) -> None:
-        """Make the folder, and make sure that nothing in it gets lost; no file in it is changed.
+    @contextmanager
+    def opened(
+        self,
+        *,
+        overwrite: bool,
+        more: Iterable[str] = (),
+        inputs: Inputs = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> Iterator[None]:
+        """Make the folder, keep other commands out of it, and see to it that nothing in it gets lost.
+
+        Only what killed processes left of files that they were writing is removed.
 
         Args:
             overwrite: Whether results of an earlier run may be replaced.
             more: Names of files that are written besides `RESULTS`.
+            inputs: What the run reads, each with the name of its option; none of it is replaced.
+            options: Those of the run, as a config holds them; a finished run of the same is let be, for the caller to
+                look at.
+
+        Yields:
+            Nothing.
 
         Raises:
-            InputError: The folder cannot be written, or holds results.
+            InputError: The folder cannot be written, is in use by another process, holds results, or holds something
+                of the user's by a name that the command uses; or an input would be replaced.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".{os.getpid()}.probe"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise InputError(f"output folder {self.path} cannot be written ({error.strerror})") from error
-        used = [name for name in (*self.RESULTS, *more) if self.file(name).exists()]
-        if used and not overwrite:
+        inputs, more = list(inputs), list(more)
+        check_not_an_input(self.path, inputs)  # before the lock is written into it
+        with folder_lock(self.path, self.COMMAND):
+            self.check(overwrite=overwrite, more=more, inputs=inputs, options=options)
+            remove_partials(self.path, [Ledger.NAME, *(name.rstrip("/") for name in self._names())])
+            try:
+                yield
+            except BaseException:
+                with suppress(OSError):  # of two faults of the disk, the first is told
+                    self._settle()
+                raise
+            self._settle()
+
+    def check(
+        self,
+        *,
+        overwrite: bool,
+        more: Iterable[str] = (),
+        inputs: Inputs = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Refuse what ``opened`` would refuse, but for the lock; nothing is made.
+
+        Args:
+            overwrite: As there.
+            more: As there.
+            inputs: As there.
+            options: As there.
+
+        Raises:
+            InputError: As there.
+        """
+        self._more, inputs = tuple(more), list(inputs)
+        check_not_an_input(self.path, inputs)
+        present = check_owned(self._ledger(), self._names(), self.COMMAND)
+        if not present:
+            return
+        if not overwrite and self.holds(options):
+            for name in read_checksums(self.path) if self.file(CHECKSUMS).is_file() else ():
+                self.believed(name)
+            return
+        # What the same command left undone is not lost by doing it.
+        if not overwrite and (self.finished or not self._began_with(options)):
             raise InputError(
-                f"output folder {self.path} already holds {', '.join(used[:3])}; "
+                f"output folder {self.path} already holds {', '.join(self._listed(present)[:3]) or CHECKSUMS}; "
                 "choose another --output-dir, or give --overwrite"
             )
+        check_no_input(self.path, self._names(), inputs)
+
+    def _names(self) -> list[str]:
+        """All that the command may write: files, and folders with a slash behind."""
+        folders = {*self.FOLDERS}
+        names = dict.fromkeys((*self.RESULTS, *self._more, CHECKSUMS, *self.SCRATCH, *self.FOLDERS))
+        return [f"{name}/" if name in folders else name for name in names]
+
+    def _listed(self, present: Iterable[str]) -> list[str]:
+        """Order paths as the names that they belong to, folders by theirs."""
+        there = {path.split("/")[0] for path in present}
+        return [name for name in self._names() if name.rstrip("/") in there and name != CHECKSUMS]
+
+    def _ledger(self) -> Ledger:
+        """Read whose files are there; where an earlier version of this project wrote them, they say so themselves."""
+        ledger = Ledger(self.path, self.WRITER or self.COMMAND)
+        if not ledger.known and not ledger.file.exists() and self._proves_itself():
+            ledger.assume(self._adopted())
+        return ledger
+
+    def _adopted(self) -> list[str]:
+        """Name what an earlier version of this project wrote in a folder that proves itself."""
+        return self._names()
+
+    def _proves_itself(self) -> bool:
+        """Whether a run of the command began here before there were ledgers."""
+        try:
+            config = read_json(self.file(self.CONFIG))
+        except InputError:
+            return False
+        known = config.get("versions")
+        return config.get("command") == self.COMMAND and isinstance(known, dict) and "ntk_lpft" in known
+
+    def holds(self, options: Mapping[str, Any] | None) -> bool:
+        """Whether a finished run of these options is there.
+
+        Args:
+            options: As a config holds them; None for none.
+
+        Returns:
+            Whether it is.
+        """
+        return self.finished and self._began_with(options)
+
+    def _began_with(self, options: Mapping[str, Any] | None) -> bool:
+        try:
+            # Of a run that is not complete, no checksums are there to hold its settings to.
+            config = self.config() if self.finished else read_json(self.file(self.CONFIG))
+            return options is not None and config.get("options") == plain(options)
+        except InputError:
+            return False
+
+    def claim(self) -> None:
+        """Put all that the command may write on record as its own, before it writes any of it."""
+        self._ledger().enter(self._names())
 
     def clear(self) -> None:
-        """Remove what an earlier run wrote, and what killed processes left; not each file is written again."""
-        for name in (CHECKSUMS, *self.RESULTS):
-            self.file(name).unlink(missing_ok=True)
-        remove_partials(self.path)
+        """Claim the folder, and remove what earlier runs of the command wrote; not each file is written again."""
+        ledger = self._ledger()
+        ledger.enter(self._names())
+        own = [name for name in ledger.present() if not self._stays(name)]
+        # First what says that a run is complete, then what says that it has begun.
+        first = {CHECKSUMS: 0, self.MARKER: 1, self.CONFIG: 2}
+        for name in sorted(own, key=lambda name: first.get(name, 3)):
+            self.file(name).unlink()
+        for place in sorted({parent for name in own for parent in Path(name).parents}, reverse=True):
+            if place.parts and not any(self.file(str(place)).iterdir()):
+                self.file(str(place)).rmdir()
+
+    def _stays(self, name: str) -> bool:
+        """Whether a file is kept when the folder is cleared."""
+        return False
+
+    def _settle(self) -> None:
+        ledger = Ledger(self.path, self.WRITER or self.COMMAND)
+        if ledger.known:
+            ledger.settle(() if self.finished else [name for name in self.FOLDERS if name in self.SCRATCH])
 
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Write the settings of the run, under the name of its command."""
@@ -142,12 +276,13 @@ class RunFolder:
         """
         return read_json(self.believed(self.CONFIG))
 
-    def check_same(self, content: Mapping[str, Any], parts: Sequence[str]) -> None:
+    def check_same(self, content: Mapping[str, Any], parts: Sequence[str], ignored: Sequence[str] = ()) -> None:
         """Refuse to go on with a run under other settings.
 
         Args:
             content: What `write_config` would now be given.
             parts: Which parts of it to compare, such as ``options``.
+            ignored: Names within the parts that may differ.
 
         Raises:
             InputError: They differ, or the config is damaged.
@@ -157,13 +292,13 @@ class RunFolder:
             before = self.config() if self.finished else read_json(path)
             stored = {part: dict(before[part]) for part in parts}
         except (InputError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"--resume: {path} is damaged; start anew with --overwrite") from error
+            raise InputError(f"{path} is damaged; start anew with --overwrite") from error
         for part in parts:
-            old, new = stored[part], json.loads(json.dumps(content[part]))
-            different = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+            old, new = stored[part], plain(content[part])
+            different = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and key not in ignored)
             if different:
                 name = different[0]
                 raise InputError(
-                    f"--resume: the run in {self.path} began with other {part}: {name} was {old.get(name)!r}, is now "
-                    f"{new.get(name)!r}; use the same, or --overwrite"
+                    f"the run in {self.path} began with other {part}: {name} was {old.get(name)!r}, is now "
+                    f"{new.get(name)!r}; use the same, another --output-dir, or --overwrite"
                 )

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import read_json
 from ntk_lpft.runs.folder import RunFolder
-from ntk_lpft.storage import write_json, write_table
+from ntk_lpft.storage import read_table, read_tensors, write_json, write_table
 
 
 class KernelRun(RunFolder):
@@ -33,6 +34,7 @@ class KernelRun(RunFolder):
         BLOCK_NORMS,
         GROUP_SHARES,
     )
+    SCRATCH = (PARTIAL_KERNEL,)
     MARKER = SUMMARY
     COMMAND = "python -m ntk_lpft.compute"
 
@@ -40,6 +42,22 @@ class KernelRun(RunFolder):
     def interrupted(self) -> bool:
         """Whether a run was broken off here and can go on."""
         return self.file(self.PARTIAL_KERNEL).exists()
+
+    def _stays(self, name: str) -> bool:
+        return name == self.PARTIAL_KERNEL  # to the very end
+
+    def _proves_itself(self) -> bool:
+        return super()._proves_itself() or self._partial_proves_itself()
+
+    def _partial_proves_itself(self) -> bool:
+        """Whether an earlier version of this project was interrupted here before it wrote its settings."""
+        if not self.interrupted or any(self.file(name).exists() for name in self.RESULTS):
+            return False
+        try:
+            identity = read_tensors(self.file(self.PARTIAL_KERNEL))[1].get("identity")
+        except InputError:
+            return False
+        return isinstance(identity, dict) and "weights_sha256" in identity
 
     def drop_partial_kernel(self) -> None:
         """Remove the partial kernel, as the run is complete or begins anew."""
@@ -50,6 +68,28 @@ class KernelRun(RunFolder):
         write_table(self.file(self.STATISTICS), statistics)
         write_table(self.file(self.GROUPS), groups)
         write_json(self.file(self.SUMMARY), summary)
+
+    def statistics(self) -> pd.DataFrame:
+        """Read the statistics of P, F and P + F.
+
+        Returns:
+            A row for each kernel.
+
+        Raises:
+            InputError: The table is missing or damaged.
+        """
+        return read_table(self.believed(self.STATISTICS), ("kernel",))
+
+    def groups(self) -> pd.DataFrame:
+        """Read the shares of F's parameter groups.
+
+        Returns:
+            A row for each group; none where F is zero.
+
+        Raises:
+            InputError: The table is missing or damaged.
+        """
+        return read_table(self.believed(self.GROUPS), ("group", "trace_share"))
 
     def summary(self) -> dict[str, Any]:
         """Read the summary.

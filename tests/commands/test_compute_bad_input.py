@@ -54,7 +54,7 @@ def refused(
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1, lines
         assert lines[0].startswith("error: ")
-        assert not out.is_dir() or {path.name for path in out.iterdir()} == set(left)
+        assert not out.is_dir() or {path.name for path in out.glob("[!.]*")} == set(left)
         return lines[0].removeprefix("error: ")
 
     return call
@@ -83,7 +83,7 @@ def refused(
         ("--outputs some", ["unknown outputs 'some'", "class_trace"]),
         ("--outputs pseudo --head-init lp", ["--outputs pseudo", "class_trace"]),
         ("--head-init best", ["unknown --head-init 'best'", "auto, lp, random, keep"]),
-        ("--head-init keep", ["no saved linear head to keep", "--head native"]),
+        ("--head linear --head-init keep", ["no saved linear head to keep", "--head native"]),
         ("--head cubic", ["unknown --head 'cubic'", "linear, native"]),
         ("--pooling max", ["unknown --pooling 'max'", "first, last, mean"]),
         ("--device tpu9", ["unknown device 'tpu9'", "cuda"]),
@@ -253,24 +253,25 @@ def test_file_in_place_of_the_output_folder(refused: Refused, tmp_path: Path) ->
 
 
 def test_used_output_folder(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "summary.json").write_text("mine")
+    KernelRun(tmp_path / "out").claim()  # as if a run had written what follows
+    (tmp_path / "out" / "summary.json").write_text("old")
     matches(refused(left=("summary.json",)), "already holds summary.json", "--overwrite", "--output-dir")
     # Even with leave to overwrite, bad input overwrites nothing.
     refused("--overwrite", "--label-column", "no", left=("summary.json",))
-    assert (tmp_path / "out" / "summary.json").read_text() == "mine"
+    assert (tmp_path / "out" / "summary.json").read_text() == "old"
 
 
 def test_interrupted_run_with_other_settings(refused: Refused, tmp_path: Path) -> None:
     path = tmp_path / "out" / KernelRun.PARTIAL_KERNEL
     identity = {"identity": {"engine": "functional"}, "done": 1, "plan": {}, "self_check": {}}
+    KernelRun(path.parent).claim()
     write_tensors(path, {"body": torch.zeros(1)}, identity)
     matches(refused(left=(path.name,)), "interrupted run with other settings", "engine", "--overwrite")
 
 
 def test_truncated_checkpoint_of_an_interrupted_run(refused: Refused, tmp_path: Path) -> None:
     path = tmp_path / "out" / KernelRun.PARTIAL_KERNEL
-    path.parent.mkdir()
+    KernelRun(path.parent).claim()
     path.write_bytes(b"\x10\0\0")
     matches(refused(left=(path.name,)), re.escape(str(path)), "truncated")
 

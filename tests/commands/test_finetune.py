@@ -216,7 +216,7 @@ def test_a_grid_over_head_scales_goes_on(
     before = (grid / "head-scale-1" / "metrics.json").read_bytes()
     capsys.readouterr()
     assert main([*here, "--head_scale", "1", "4", "0.5"]) == 2
-    assert "already holds" in capsys.readouterr().err
+    assert "head-scale-4 holds an interrupted run; give --resume" in capsys.readouterr().err
     assert main([*here, "--head_scale", "1", "4", "0.5", "--resume", "--learning_rate", "1"]) == 2
     assert "learning_rate was 0.003, is now 1.0" in capsys.readouterr().err
     # 4 goes on, 0.5 begins, 1 stays as it is.

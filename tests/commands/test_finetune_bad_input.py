@@ -17,6 +17,7 @@ from helpers.tiny_runs import make_place, words_of
 from ntk_lpft.classifier.head_file import save_head
 from ntk_lpft.commands.finetune import main, run
 from ntk_lpft.finetuning import methods
+from ntk_lpft.runs import FinetuneRun, HeadScaleGrid
 
 Refused = Callable[..., str]
 
@@ -40,7 +41,7 @@ def refused(
         monkeypatch.setattr(methods, "linear_probe", no_work)
         monkeypatch.setattr(methods.ClassifierTrainer, "train", no_work)
         out = tmp_path / "out"
-        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} if out.is_dir() else {}
+        before = {path: path.read_bytes() for path in out.rglob("[!.]*") if path.is_file()} if out.is_dir() else {}
         given = [*words_of(place, "--method", "ft"), "--output_dir", str(out)] if standard else []
         capsys.readouterr()
         assert main([*given, *map(str, words)]) == 2
@@ -48,7 +49,7 @@ def refused(
         assert len(lines) == 1, lines
         assert lines[0].startswith("error: ")
         if out.is_dir():
-            assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+            assert {path: path.read_bytes() for path in out.rglob("[!.]*") if path.is_file()} == before
         return lines[0].removeprefix("error: ")
 
     return call
@@ -165,15 +166,18 @@ def test_output_folders_that_cannot_be_written(refused: Refused, tmp_path: Path,
 def test_a_folder_of_another_run(refused: Refused, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
+    FinetuneRun(out).claim()  # as if a run had written what follows
     (out / "tracking.csv").write_text("mine")
     matches(refused(), "already holds tracking.csv", "--overwrite")
+    FinetuneRun(out).claim()
     (out / "config.json").write_text("{}")
     matches(refused(), "holds an interrupted run; give --resume to go on, --overwrite to start anew")
     matches(refused("--resume"), r"config\.json is damaged; start anew with --overwrite")
     (out / "config.json").write_text('{"options": {')
     matches(refused("--resume"), r"config\.json is damaged")
     (out / "config.json").write_text(json.dumps({"options": {"seed": 3}, "data": {}, "versions": {}}))
-    matches(refused("--resume"), "began with other options", "use the same, or --overwrite")
+    matches(refused("--resume"), "began with other options", "use the same, another --output-dir, or --overwrite")
+    FinetuneRun(out).claim()
     (out / "metrics.json").write_text("{}")
     matches(refused("--resume"), "began with other options")
     matches(refused(), "already holds config.json, metrics.json, tracking.csv")
@@ -186,8 +190,11 @@ def test_a_folder_of_another_run(refused: Refused, tmp_path: Path) -> None:
 def test_folders_of_a_grid(refused: Refused, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "head-scale-2").mkdir(parents=True)
+    HeadScaleGrid(out).claim()
+    FinetuneRun(out / "head-scale-2").claim()
     (out / "head-scale-2" / "config.json").write_text("{}")
     # The second is found out before the first is trained.
     matches(refused("--head_scale", 1, 2), "head-scale-2 holds an interrupted run")
+    HeadScaleGrid(out).claim()
     (out / "head_scale.csv").write_text("mine")
     matches(refused("--head_scale", 3, 4), "already holds head_scale.csv")

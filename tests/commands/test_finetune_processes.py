@@ -58,7 +58,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(
     assert (whole["splits"], whole["head"]) == (found["splits"], found["head"])
     assert whole["training"]["best_step"] == found["training"]["best_step"]
     names = [{path.name for path in (tmp_path / name).iterdir()} for name in ("whole", "run")]
-    assert names[0] == {name for name in names[1] if not name.endswith(".partial")}
+    assert names[0] == names[1]  # nothing is left of files that were being written
 
 
 def test_a_run_killed_after_its_last_file_is_finished(
@@ -91,3 +91,21 @@ def test_two_processes_train_as_one(place: Path, tmp_path: Path, method: str) ->
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
     assert metrics_of(two)["training"]["steps"] == metrics_of(one)["training"]["steps"] == 6
     assert not [path for path in two.rglob("*") if path.suffix in PICKLES]
+
+
+def test_of_two_in_one_folder_one_trains_and_the_other_is_told(place: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    words = words_of(place, "--method", "lora", "--output_dir", out)
+    pair = [launch(words, log.with_suffix(f".{number}")) for number in range(2)]
+    for process in pair:
+        process.join()
+    said = [log.with_suffix(f".{number}").read_text() for number in range(2)]
+    statuses = sorted(process.exitcode for process in pair)
+    loser = next((text for process, text in zip(pair, said, strict=True) if process.exitcode == 2), None)
+    if loser is None:  # the other had already come to its end
+        assert any("holds a finished run of these settings" in text for text in said)
+    else:
+        assert statuses == [0, 2]
+        assert "is in use by `python -m ntk_lpft.finetune` (process " in loser.splitlines()[-1]
+    assert main([*map(str, words[:-1]), str(tmp_path / "alone")]) == 0
+    assert contents(out) == contents(tmp_path / "alone")

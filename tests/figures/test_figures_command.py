@@ -176,7 +176,7 @@ def test_as_a_user_runs_it(tmp_path: Path) -> None:
     assert "left out: figure2 has no results (kernel/cb/ft, seed 1: not run)" in done.stdout
     assert "1 figure in" in done.stdout
     out = folder.path / "figures"
-    assert sorted(path.name for path in out.iterdir()) == ["figure1.pdf", "figure1.png"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["figure1.pdf", "figure1.png"]
     assert width_of(out / "figure1.png") == pytest.approx(5.5 * 200, abs=1)
 
 

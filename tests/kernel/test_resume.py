@@ -23,7 +23,10 @@ from torch import nn
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_ntk, compute_train_eval_ntk, passes
-from ntk_lpft.kernel.checkpoint import Checkpoint
+from ntk_lpft.kernel import checkpoint as checkpoints
+from ntk_lpft.kernel.body_parameters import BodyParameter
+from ntk_lpft.kernel.checkpoint import Checkpoint, Progress
+from ntk_lpft.kernel.memory import Plan
 
 pytestmark = pytest.mark.slow
 
@@ -135,7 +138,7 @@ def test_a_run_killed_at_a_known_moment_goes_on(
     done = {"_structured_pass": times - 1, "save_file": times - 1, "write_tensors": times}[word]
     assert checkpoint.exists() == (done > 0)
     resumed, plain = exact(checkpoint=checkpoint), exact()
-    assert resumed.metadata["resumed_after_passes"] == done
+    assert resumed.metadata["this_run"]["resumed_after_passes"] == done
     assert resumed.metadata["plan"] == plain.metadata["plan"]
     assert resumed.metadata["plan"]["passes"] > times
     assert_identical(resumed, plain)
@@ -172,6 +175,66 @@ def interrupted(path: Path, **options: object) -> int:
         with pytest.raises(KeyboardInterrupt):
             exact(checkpoint=path, **options)
     return len(calls)
+
+
+@pytest.mark.parametrize("engine", ["structured", "rerouted"])
+def test_a_run_goes_on_within_a_pass(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped before each parameter of the one pass in turn, it never does a parameter again that was stored."""
+    path, contracted = tmp_path / "partial.safetensors", []
+    name = {"structured": "_contract", "rerouted": "_by_autograd"}[engine]
+    original, capture = getattr(passes.PassRunner, name), passes.PassRunner._capture
+    if engine == "rerouted":  # as if no rule held for the samples
+        monkeypatch.setattr(passes.PassRunner, "_capture", lambda *args: dict.fromkeys(capture(*args)))
+    plain = exact(memory_budget="1GiB")
+    assert plain.metadata["plan"]["passes"] == 1
+
+    def stops(self: passes.PassRunner, parameter: BodyParameter, *args: object) -> None:
+        if contracted and contracted[-1] == parameter.name:
+            raise AssertionError("done again")
+        if stopped[0]:
+            raise KeyboardInterrupt
+        original(self, parameter, *args)
+        contracted.append(parameter.name)
+        stopped[0] = True
+
+    monkeypatch.setattr(checkpoints, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "_LARGEST_SHARE", 1e9)
+    monkeypatch.setattr(passes.PassRunner, name, stops)
+    for _ in range(1000):
+        stopped = [False]
+        try:
+            final = exact(memory_budget="1GiB", checkpoint=path)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert len(contracted) == len(set(contracted)) > 10
+    assert final.metadata["this_run"]["resumed_after_passes"] == 0
+    assert final.metadata["this_run"]["resumed_after_parameters"] > 10
+    assert_identical(final, plain)
+    apart = ("this_run",)
+    assert {k: v for k, v in final.metadata.items() if k not in apart} == {
+        k: v for k, v in plain.metadata.items() if k not in apart}  # fmt: skip
+
+
+def test_within_a_pass_little_time_goes_into_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+
+    def writes(*_: object) -> None:
+        clock[0] += 2.0
+
+    monkeypatch.setattr(checkpoints, "write_tensors", writes)
+    store, plan = Checkpoint(tmp_path / "partial.safetensors", {}), Plan([], 1, 1, 1, 1)
+    clock[0] = 9.9
+    assert not store.due
+    clock[0] = 10.0
+    assert store.due
+    store.save(Progress(), plan, {})  # takes two seconds
+    clock[0] += 39.9
+    assert not store.due
+    clock[0] += 0.1
+    assert store.due
+    assert not Checkpoint(None, {}).due
 
 
 def other_weights() -> nn.Module:
@@ -268,8 +331,8 @@ def test_a_finished_checkpoint_gives_the_kernel_at_once(engine: str, tmp_path: P
         monkeypatch.setattr(passes.PassRunner, name, lambda *_: pytest.fail("a pass was done again"))
     again = exact(checkpoint=path, engine=engine)
     assert_identical(again, first)
-    assert first.metadata["resumed_after_passes"] == 0
-    assert again.metadata["resumed_after_passes"] == again.metadata["plan"]["passes"]
+    assert first.metadata["this_run"]["resumed_after_passes"] == 0
+    assert again.metadata["this_run"]["resumed_after_passes"] == again.metadata["plan"]["passes"]
 
 
 def test_the_budget_left_to_the_machine_may_change_between_runs(tmp_path: Path) -> None:
@@ -279,7 +342,7 @@ def test_the_budget_left_to_the_machine_may_change_between_runs(tmp_path: Path) 
         patch.setattr("ntk_lpft.kernel.engine.default_budget", lambda device: budget())
         assert interrupted(path, memory_budget=None) == 2
     resumed = exact(checkpoint=path, memory_budget=None)
-    assert resumed.metadata["resumed_after_passes"] == 2
+    assert resumed.metadata["this_run"]["resumed_after_passes"] == 2
     assert_identical(resumed, exact())
 
 

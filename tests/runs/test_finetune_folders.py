@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,29 +19,50 @@ from ntk_lpft.runs.tracking_log import Measurement
 METRICS = {"method": "ft", "model": "minilm", "dataset": "cb", "seed": 1, "head": {}, "splits": {}}
 
 
+def opened(run: FinetuneRun, *, overwrite: bool = False, resume: bool = False, **more: Any) -> None:
+    with run.opened_to_train(overwrite=overwrite, resume=resume, **more):
+        pass
+
+
 def test_an_interrupted_run_is_gone_on_with_or_begun_anew(tmp_path: Path) -> None:
     run = FinetuneRun(tmp_path / "out")
-    with pytest.raises(InputError, match=r"^--resume: \S*out holds no run to go on with; leave --resume out$"):
-        run.open(overwrite=False, resume=True)
-    run.open(overwrite=False)
-    run.write_config({"options": {}})
-    with pytest.raises(InputError, match="holds an interrupted run; give --resume to go on, --overwrite to start anew"):
-        run.open(overwrite=False)
-    run.open(overwrite=False, resume=True)
-    run.open(overwrite=True)
-    run.write_metrics(METRICS)
-    with pytest.raises(InputError, match=r"already holds config\.json, metrics\.json;"):
-        run.open(overwrite=False)
-    run.open(overwrite=False, resume=True)
+    for call in (opened, FinetuneRun.check_to_train):
+        with pytest.raises(InputError, match=r"^--resume: \S*out holds no run to go on with; leave --resume out$"):
+            call(run, overwrite=False, resume=True)
+    with run.opened_to_train(overwrite=False, resume=False):
+        run.claim()
+        run.write_config({"options": {}})
+    for call in (opened, FinetuneRun.check_to_train):
+        with pytest.raises(
+            InputError, match="holds an interrupted run; give --resume to go on, --overwrite to start anew"
+        ):
+            call(run, overwrite=False, resume=False)
+        call(run, overwrite=False, resume=True)
+        call(run, overwrite=True, resume=False)
+    with run.opened_to_train(overwrite=False, resume=True):
+        run.claim()
+        run.write_metrics(METRICS)
+    for call in (opened, FinetuneRun.check_to_train):
+        with pytest.raises(InputError, match=r"already holds config\.json, metrics\.json;"):
+            call(run, overwrite=False, resume=False)
+        call(run, overwrite=False, resume=True)
+        call(run, overwrite=False, resume=False, options={})  # the same run, which is done
+        with pytest.raises(InputError, match=r"already holds config\.json, metrics\.json;"):
+            call(run, overwrite=False, resume=False, options={"seed": 1})
 
 
 def test_a_fine_tuning_run_clears_its_model_and_checkpoints_too(tmp_path: Path) -> None:
     run = FinetuneRun(tmp_path)
-    fill(tmp_path, "model/config.json", "adapter/adapter.safetensors", "checkpoints/checkpoint-3/weights.safetensors",
-         "mine/config.json", "metrics.json", "config.json")  # fmt: skip
+    with run.opened(overwrite=False):
+        run.claim()
+        fill(tmp_path, "model/config.json", "adapter/adapter.safetensors", "metrics.json", "config.json")
+        fill(tmp_path, "checkpoints/checkpoint-3/weights.safetensors")
+    fill(tmp_path, "mine/config.json")
     assert run.written() == ["model/", "adapter/", "config.json", "metrics.json"]
-    run.clear()
+    with run.opened(overwrite=True):
+        run.clear()
     assert set(contents(tmp_path)) == {"mine/config.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_metrics_of_a_finished_run(tmp_path: Path) -> None:

@@ -23,43 +23,97 @@ class Small(RunFolder):
     COMMAND = "python -m small"
 
 
+def visible(folder: Path) -> dict[str, bytes]:
+    """Read what lies in a folder, without the list of who wrote what."""
+    return {name: data for name, data in contents(folder).items() if not name.startswith(".ntk_lpft")}
+
+
+def written_by(run: RunFolder, *names: str) -> None:
+    """Let files be there as if a run had written them."""
+    with run.opened(overwrite=True):
+        run.claim()
+        fill(run.path, *names)
+
+
 def test_opening_makes_the_folder_and_writes_nothing(tmp_path: Path) -> None:
     run = Small(tmp_path / "a" / "b")
     assert not run.begun
-    run.open(overwrite=False)
-    assert list(run.path.iterdir()) == []
+    with run.opened(overwrite=False):
+        assert run.path.is_dir()
+    assert not run.path.exists()  # as it was
     fill(run.path, "mine.txt")
-    run.open(overwrite=False)
+    with run.opened(overwrite=False):
+        pass
     assert contents(run.path) == {"mine.txt": b"mine.txt"}
 
 
 def test_results_are_not_overwritten_unasked(tmp_path: Path) -> None:
     run = Small(tmp_path)
-    fill(run.path, "table.csv")
-    with pytest.raises(
-        InputError, match=r"already holds table\.csv; choose another --output-dir, or give --overwrite$"
-    ) as caught:
-        run.open(overwrite=False)
+    written_by(run, "table.csv")
+    message = r"already holds table\.csv; choose another --output-dir, or give --overwrite$"
+    with pytest.raises(InputError, match=message) as caught, run.opened(overwrite=False):
+        pass
     assert str(tmp_path) in str(caught.value)
-    run.open(overwrite=True)
-    assert contents(run.path) == {"table.csv": b"table.csv"}
+    with run.opened(overwrite=True):
+        assert visible(run.path) == {"table.csv": b"table.csv"}
+
+
+def test_what_the_same_command_left_undone_is_done_without_leave(tmp_path: Path) -> None:
+    run = Small(tmp_path)
+    with run.opened(overwrite=False, options={"seed": 1}):
+        run.claim()
+        run.write_config({"options": {"seed": 1}})
+    with run.opened(overwrite=False, options={"seed": 1}):
+        pass
+    for options in ({"seed": 2}, None):
+        with (
+            pytest.raises(InputError, match=r"already holds config\.json"),
+            run.opened(overwrite=False, options=options),
+        ):
+            pass
+    with run.opened(overwrite=False, options={"seed": 1}):
+        run.claim()
+        fill(tmp_path, "table.csv")
+    with run.opened(overwrite=False, options={"seed": 1}):  # all was written, but for what says so
+        run.claim()
+        run.seal()
+    with run.opened(overwrite=False, options={"seed": 1}):
+        assert run.holds({"seed": 1})
+    fill(tmp_path, "table.csv")
+    (tmp_path / "table.csv").write_text("altered")
+    with pytest.raises(InputError, match="was altered"), run.opened(overwrite=False, options={"seed": 1}):
+        pass
 
 
 def test_more_names_than_a_commands_own_can_be_guarded(tmp_path: Path) -> None:
     run = Small(tmp_path)
     fill(run.path, "diagram.png")
-    run.open(overwrite=False)
-    with pytest.raises(InputError, match=r"already holds diagram\.png;"):
-        run.open(overwrite=False, more=["diagram.png"])
-    run.open(overwrite=True, more=["diagram.png"])
+    with run.opened(overwrite=False):
+        pass
+    with (
+        pytest.raises(InputError, match=r"holds diagram\.png, which no run"),
+        run.opened(overwrite=True, more=["diagram.png"]),
+    ):
+        pass
+    (run.path / "diagram.png").unlink()
+    with run.opened(overwrite=True, more=["diagram.png"]):
+        run.claim()
+        fill(run.path, "diagram.png")
+    with (
+        pytest.raises(InputError, match=r"already holds diagram\.png;"),
+        run.opened(overwrite=False, more=["diagram.png"]),
+    ):
+        pass
+    with run.opened(overwrite=True, more=["diagram.png"]):
+        pass
 
 
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     fill(tmp_path, "file")
-    with pytest.raises(InputError, match=r"output folder \S*file cannot be written \(File exists\)"):
-        Small(tmp_path / "file").open(overwrite=True)
-    with pytest.raises(InputError, match=r"output folder \S*below cannot be written \(Not a directory\)"):
-        Small(tmp_path / "file" / "below").open(overwrite=True)
+    for name, reason in (("file", "File exists"), ("file/below", "Not a directory")):
+        message = rf"output folder \S*{name} cannot be written \({reason}\)"
+        with pytest.raises(InputError, match=message), Small(tmp_path / name).opened(overwrite=True):
+            pass
     assert contents(tmp_path) == {"file": b"file"}
 
 
@@ -70,10 +124,13 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_clearing_removes_a_commands_own_files_alone(tmp_path: Path) -> None:
     run = Small(tmp_path)
-    fill(tmp_path, "table.csv", "config.json", "mine.csv", "other/table.csv", ".table.csv.12.partial", "mine.partial")
-    run.clear()
-    assert set(contents(tmp_path)) == {"mine.csv", "other/table.csv", "mine.partial"}
-    run.clear()  # nothing is there any more
+    written_by(run, "table.csv", "config.json")
+    fill(tmp_path, "mine.csv", "other/table.csv", "mine.partial", ".mine.csv.12.partial", ".table.csv.12.partial")
+    with run.opened(overwrite=True):  # what a killed process left goes at once
+        assert ".table.csv.12.partial" not in contents(tmp_path)
+        run.clear()
+        assert set(visible(tmp_path)) == {"mine.csv", "other/table.csv", "mine.partial", ".mine.csv.12.partial"}
+        run.clear()  # nothing is there any more
 
 
 def test_what_is_there_is_named_in_the_order_of_the_results(tmp_path: Path) -> None:
@@ -106,13 +163,17 @@ def test_a_run_goes_on_under_the_same_settings_alone(tmp_path: Path) -> None:
     run.check_same(before, ["options", "data"])
     run.check_same({**before, "source": "there"}, ["options", "data"])  # is none of the parts
     for part, content, message in (
-        ("options", {"seed": 4, "columns": ["a", "b"]}, "other options: seed was 3, is now 4; use the same, or --over"),
+        (
+            "options",
+            {"seed": 4, "columns": ["a", "b"]},
+            "other options: seed was 3, is now 4; use the same, another --output-dir, or --over",
+        ),
         ("options", {"seed": 3, "columns": ["b", "a"]}, r"columns was \['a', 'b'\], is now \['b', 'a'\]"),
         ("options", {"seed": 3}, r"columns was \['a', 'b'\], is now None"),
         ("options", {**before["options"], "new": 1}, "new was None, is now 1"),
         ("data", {"train": {"rows": 8}}, r"other data: train was \{'rows': 7\}, is now \{'rows': 8\}"),
     ):
-        with pytest.raises(InputError, match=f"^--resume: the run in .* began with .*{message}"):
+        with pytest.raises(InputError, match=f"^the run in .* began with .*{message}"):
             run.check_same({**before, part: content}, ["options", "data"])
 
 
@@ -121,7 +182,7 @@ def test_a_damaged_config_is_not_gone_on_with(tmp_path: Path, content: str | Non
     run = Small(tmp_path)
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    with pytest.raises(InputError, match=r"^--resume: \S*config\.json is damaged; start anew with --overwrite$"):
+    with pytest.raises(InputError, match=r"^\S*config\.json is damaged; start anew with --overwrite$"):
         run.check_same({"options": {}}, ["options"])
 
 
@@ -129,8 +190,7 @@ def test_a_damaged_config_is_not_gone_on_with(tmp_path: Path, content: str | Non
 def test_every_file_that_a_run_names_is_one_of_its_results(kind: type[RunFolder]) -> None:
     files = {value for name, value in vars(kind).items()
              if name.isupper() and isinstance(value, str) and "." in value and " " not in value}  # fmt: skip
-    besides = {KernelRun: {KernelRun.PARTIAL_KERNEL}}  # goes when the run is complete
-    assert files - besides.get(kind, set()) <= set(kind.RESULTS)
+    assert files <= {*kind.RESULTS, *kind.SCRATCH}
     assert len(set(kind.RESULTS)) == len(kind.RESULTS)
     assert kind.MARKER in kind.RESULTS
     assert kind.COMMAND.startswith("python -m ntk_lpft.")
@@ -138,24 +198,41 @@ def test_every_file_that_a_run_names_is_one_of_its_results(kind: type[RunFolder]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_results_are_guarded_and_cleared(tmp_path: Path, kind: type[RunFolder]) -> None:
-    for name in kind.RESULTS:
+    for name in (*kind.RESULTS, *kind.FOLDERS):
         run = kind(tmp_path / name)
-        fill(run.path, name)
-        with pytest.raises(InputError, match=r"already holds|holds an interrupted run"):
-            run.open(overwrite=False)
-        assert run.written() == [name]
-        run.clear()
-        assert contents(run.path) == {}
+        file = f"{name}/inside" if name in kind.FOLDERS else name
+        written_by(run, file)
+        with pytest.raises(InputError, match=rf"already holds {name}"), run.opened(overwrite=False):
+            pass
+        assert visible(run.path) == {file: file.encode()}
+        with run.opened(overwrite=True):
+            run.clear()
+        assert visible(run.path) == {}
+        assert not (run.path / name).exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_a_runs_own_is_never_replaced(tmp_path: Path, kind: type[RunFolder]) -> None:
+    for name in (*kind.RESULTS, *kind.FOLDERS, *kind.SCRATCH):
+        run = kind(tmp_path / name)
+        fill(run.path, f"{name}/mine" if name in kind.FOLDERS else name)
+        before = contents(run.path)
+        with (
+            pytest.raises(InputError, match=rf"holds {name}\S*, which no run of `{kind.COMMAND}` wrote"),
+            run.opened(overwrite=True),
+        ):
+            pass
+        assert contents(run.path) == before
 
 
 def test_a_kernel_run_keeps_its_partial_kernel_to_the_end(tmp_path: Path) -> None:
     run = KernelRun(tmp_path)
     assert not run.interrupted
-    fill(tmp_path, "partial.safetensors")
+    written_by(run, "partial.safetensors", "summary.json")
     assert run.interrupted
-    run.open(overwrite=False)
-    run.clear()
-    assert run.interrupted
+    with run.opened(overwrite=True):
+        run.clear()
+    assert visible(tmp_path) == {"partial.safetensors": b"partial.safetensors"}
     run.drop_partial_kernel()
     assert not run.interrupted
     run.drop_partial_kernel()
@@ -210,6 +287,10 @@ def test_damaged_measures_are_refused(tmp_path: Path, content: bytes | None, mes
 
 def test_a_calibration_clears_diagrams_of_other_splits_too(tmp_path: Path) -> None:
     run = CalibrationRun(tmp_path)
-    fill(tmp_path, "reliability_ood.x.png", "reliability_test.png", "reliability.txt", "calibration.csv", "mine.png")
-    run.clear()
-    assert set(contents(tmp_path)) == {"reliability.txt", "mine.png"}
+    with run.opened(overwrite=False, more=["reliability_ood.x.png", "reliability_test.png"]):
+        run.claim()
+        fill(tmp_path, "reliability_ood.x.png", "reliability_test.png", "calibration.csv")
+    fill(tmp_path, "reliability.txt", "reliability_mine.png")
+    with run.opened(overwrite=True, more=["reliability_test.png"]):
+        run.clear()
+    assert set(visible(tmp_path)) == {"reliability.txt", "reliability_mine.png"}

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ntk_lpft.calibration import Predictions, read_predictions
 from ntk_lpft.commands.calibrate.options import CalibrateOptions, named_file
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs import FinetuneRun
+from ntk_lpft.storage import tensor_digest
+from ntk_lpft.tasks.fingerprint import digest
 
 FIT_SPLIT = "validation"
 
@@ -44,6 +48,16 @@ class PredictedRun:
     def group(self) -> tuple[str, str, str]:
         """What runs share that differ by their seed alone: data, model and method."""
         return self.dataset, self.model, self.method
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 over its predictions and what is known of it."""
+        content = {
+            f"{split}/{name}": torch.from_numpy(value)
+            for split, predictions in self.splits.items()
+            for name, value in (("probabilities", predictions.probabilities), ("labels", predictions.labels))
+        }
+        return digest([tensor_digest(content), *self.group, self.seed, dict(self.norms)])
 
     @property
     def reports(self) -> list[str]:

@@ -33,6 +33,15 @@ class CalibrateOptions(OutputOptions, SeedOptions):
     """Options of ``python -m ntk_lpft.calibrate``."""
 
     TITLE: ClassVar[str] = "what to calibrate"
+    INPUTS: ClassVar[tuple[str, ...]] = (
+        "runs",
+        "logits",
+        "labels",
+        "test_logits",
+        "test_labels",
+        "ood_logits",
+        "ood_labels",
+    )
 
     runs: list[str] = option([], "run folders of `finetune`; the same as the words without a flag")
     logits: str | None = option(None, "file of validation logits (N, C), instead of run folders")

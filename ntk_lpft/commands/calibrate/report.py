@@ -141,13 +141,13 @@ def picture_names(runs: Sequence[PredictedRun]) -> dict[str, tuple[tuple[str, st
 
 def write(folder: CalibrationRun, calibrated: Sequence[Calibrated]) -> None:
     """Write tables, temperatures and pictures."""
-    measured = tidy(calibrated)
-    folder.write_tables(measured, paper_table(measured), head_norms(calibrated))
     for name, (group, split) in picture_names([each.run for each in calibrated]).items():
         members = [each for each in calibrated if each.run.group == group and split in each.run.splits]
         pictures.save(_reliability(members, split), folder.file(name))
     pictures.save(_confidence(calibrated), folder.file(folder.NORM_PICTURE))
     folder.write_temperatures([_temperature(each) for each in calibrated])
+    measured = tidy(calibrated)
+    folder.write_tables(measured, paper_table(measured), head_norms(calibrated))
 
 
 def _temperature(each: Calibrated) -> dict[str, Any]:

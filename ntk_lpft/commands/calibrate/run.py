@@ -30,6 +30,7 @@ from ntk_lpft.commands.calibrate.inputs import FIT_SPLIT, PredictedRun, read_pre
 from ntk_lpft.commands.calibrate.options import CalibrateOptions
 from ntk_lpft.commands.calibrate.report import Calibrated
 from ntk_lpft.commands.parsing import stored_options
+from ntk_lpft.options import inputs_of
 from ntk_lpft.provenance import versions
 from ntk_lpft.runs import CalibrationRun
 
@@ -48,19 +49,33 @@ def calibrate(options: CalibrateOptions) -> Path:
     """
     runs = read_predicted(options)
     folder = CalibrationRun(options.folder())
-    folder.open(overwrite=options.overwrite, more=report.picture_names(runs))
-    for line in _doubts(runs):
-        print(f"warning: {line}")
-    # The bar stays away unless there is a wait.
-    steps = tqdm(total=sum(len(run.splits) for run in runs), desc="calibration", unit="split", delay=2)
-    with steps:
-        calibrated = [calibrate_run(run, options, steps.update) for run in runs]
     libraries = {**versions(), "scipy": scipy.__version__, "scikit-learn": sklearn.__version__}
-    folder.clear()
-    folder.write_config({"options": stored_options(options), "versions": libraries})
-    report.write(folder, calibrated)
-    folder.seal()
-    report.show(folder, calibrated, options.bins)
+    config = {
+        "options": stored_options(options),
+        "versions": libraries,
+        "data": {run.name: run.fingerprint for run in runs},
+    }
+    with folder.opened(
+        overwrite=options.overwrite,
+        more=report.picture_names(runs),
+        inputs=inputs_of(options),
+        options=stored_options(options),
+    ):
+        if folder.finished and not options.overwrite:
+            folder.check_same(config, ["data", "versions"])
+            print(f"{folder.path} holds a finished calibration of these settings: {', '.join(folder.written())}")
+            return folder.path
+        for line in _doubts(runs):
+            print(f"warning: {line}")
+        # The bar stays away unless there is a wait.
+        steps = tqdm(total=sum(len(run.splits) for run in runs), desc="calibration", unit="split", delay=2)
+        with steps:
+            calibrated = [calibrate_run(run, options, steps.update) for run in runs]
+        folder.clear()
+        folder.write_config(config)
+        report.write(folder, calibrated)
+        folder.seal()
+        report.show(folder, calibrated, options.bins)
     return folder.path
 
 

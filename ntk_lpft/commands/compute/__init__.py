@@ -19,4 +19,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return lambda: compute(options)
 
     less_memory = "give a smaller --memory-budget, --n-train, --n-eval or --max-length"
-    return run_command(command, less_memory=less_memory)
+    return run_command(command, "the same command goes on from what it has stored", less_memory)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ntk_lpft.choices import LOGISTIC_SOLVERS
+from ntk_lpft.choices import HEADS, LOGISTIC_SOLVERS
 from ntk_lpft.errors import InputError
 from ntk_lpft.file_names import short_name
 from ntk_lpft.kernel.settings import KernelSettings
-from ntk_lpft.model_sources import run_model_folder
 from ntk_lpft.options import (
     DataOptions,
     LoraOptions,
@@ -24,6 +23,7 @@ from ntk_lpft.options import (
     check_least,
     check_seed,
     option,
+    with_default,
 )
 
 PROG = "python -m ntk_lpft.compute"
@@ -43,6 +43,7 @@ class ComputeOptions(
 
     TITLE: ClassVar[str] = "this kernel"
 
+    head: str = with_default(ModelOptions, "head", "auto")
     eval_split: str = option("test", "evaluation split: test, validation, or the name of an OOD test")
     balanced: bool = option(False, "draw equally many samples of each class, instead of uniformly")
     head_scale: float = option(1.0, "factor on V")
@@ -75,7 +76,7 @@ class ComputeOptions(
         """
         self.check_output()
         self.check_data()
-        self.check_model(HEAD_INITS)
+        self.check_model(HEAD_INITS, ("auto", *HEADS))
         self.check_lora()
         self.check_probe(LOGISTIC_SOLVERS)
         check_least(self, n_train=2, n_eval=1, max_iter=1)
@@ -83,22 +84,15 @@ class ComputeOptions(
         if not math.isfinite(self.head_scale):
             raise InputError(f"--head-scale {self.head_scale} is not a finite number")
         KernelSettings.check(self)
-        if self.outputs == "pseudo" and self.starting_head() == "lp":
+        if self.outputs == "pseudo" and self.head_init == "lp":
             raise InputError(
                 "--outputs pseudo says nothing with --head-init lp, whose logits always sum to the same; "
                 "use --outputs class_trace, or another --head-init"
             )
 
-    def starting_head(self) -> str:
-        """``head_init``, with ``auto`` made out."""
-        if self.head_init != "auto":
-            return self.head_init
-        folder = Path(self.model).expanduser()
-        return "keep" if folder.is_dir() and run_model_folder(folder) != folder else "lp"
-
     def folder(self) -> Path:
-        """Where the results go."""
+        """Where the results go; ``auto`` must have been made out."""
         if self.output_dir is not None:
             return Path(self.output_dir).expanduser()
-        parts = [self.model_name, self.data_name, Path(self.starting_head()).stem] + (["lora"] if self.lora else [])
+        parts = [self.model_name, self.data_name, Path(self.head_init).stem] + (["lora"] if self.lora else [])
         return Path("runs") / short_name("-".join(parts))

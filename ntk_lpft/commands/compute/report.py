@@ -135,6 +135,15 @@ def write(
 ) -> None:
     """Write tables, summary and pictures of a run."""
     train = parts["train"]
+    pictures.save(pictures.singular_values(results.spectra), run.file(run.SINGULAR_VALUES))
+    if train.outputs == "full":
+        p = pretrain_effective_block_trace_norms(train.feature_kernel, train.num_labels)
+        f = block_trace_norms(train.ft_effective)
+        pictures.save(pictures.block_heat_maps(p, f, labels, label_names), run.file(run.BLOCK_NORMS))
+    if len(results.groups):
+        shares = dict(zip(results.groups["group"], results.groups["trace_share"], strict=True))
+        pictures.save(pictures.group_shares(shares), run.file(run.GROUP_SHARES))
+    # Last, as the summary marks the run as complete.
     run.write_tables(
         results.statistics,
         results.groups,
@@ -151,14 +160,6 @@ def write(
             "kernel": train.metadata,
         },
     )
-    pictures.save(pictures.singular_values(results.spectra), run.file(run.SINGULAR_VALUES))
-    if train.outputs == "full":
-        p = pretrain_effective_block_trace_norms(train.feature_kernel, train.num_labels)
-        f = block_trace_norms(train.ft_effective)
-        pictures.save(pictures.block_heat_maps(p, f, labels, label_names), run.file(run.BLOCK_NORMS))
-    if len(results.groups):
-        shares = dict(zip(results.groups["group"], results.groups["trace_share"], strict=True))
-        pictures.save(pictures.group_shares(shares), run.file(run.GROUP_SHARES))
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -174,24 +175,24 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): plain(v) for k, v in row.items()} for row in table.to_dict(orient="records")]
 
 
-def show(
-    run: KernelRun, results: Results, parts: Mapping[str, NTKDecomposition], probe: Mapping[str, Any] | None
-) -> None:
-    """Print the table, the largest groups, and where the files are."""
-    train = parts["train"]
+def show(run: KernelRun) -> None:
+    """Print the table of a finished run, its largest groups, and where its files are."""
+    statistics, groups, summary = run.statistics(), run.groups(), run.summary()
+    probe = summary.get("probe")  # earlier versions have none
     print()
-    print(_table_text(results.statistics))
-    if "train_pair_accuracy" in results.statistics and results.statistics["train_pair_accuracy"].notna().any():
-        base = 100 * (train.num_labels - 1) / train.num_labels
+    print(_table_text(statistics))
+    if "train_pair_accuracy" in statistics and statistics["train_pair_accuracy"].notna().any():
+        base = 100 * (summary["num_labels"] - 1) / summary["num_labels"]
         print(f"Accuracies in %: per (sample, class) as published (base rate {base:.1f}), then per sample by argmax.")
     if probe is not None and len(probe["fold_draws"]) > 1:
         print(f"All but P follow V, which depends on chance. {describe_spread(probe['fold_draws'])}")
-    if train.outputs != "full":
+    if summary["outputs"] != "full":
         print(
-            f"Kernel of the {train.outputs} outputs, divided by C = {train.divisor}; no class blocks to classify with."
+            f"Kernel of the {summary['outputs']} outputs, divided by C = {summary['divided_by']}; no class blocks to "
+            "classify with."
         )
-    if len(results.groups):
-        largest = results.groups.sort_values("trace_share", ascending=False).head(5)
+    if len(groups):
+        largest = groups.sort_values("trace_share", ascending=False).head(5)
         shares = zip(largest["group"], largest["trace_share"], strict=True)
         listed = ", ".join(f"{group} {100 * share:.1f} %" for group, share in shares)
         print(f"Largest parameter groups of F, by share of its trace: {listed}")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ntk_lpft.classifier import head_norm
+from ntk_lpft.classifier import Classifier, head_norm
 from ntk_lpft.commands.compute import report
 from ntk_lpft.commands.compute.options import ComputeOptions
-from ntk_lpft.commands.compute.start import build_classifier, read_samples
+from ntk_lpft.commands.compute.start import KernelSamples, KernelStart, build_classifier, read_samples, settle_head
+from ntk_lpft.commands.data import task_of
 from ntk_lpft.commands.parsing import stored_options
 from ntk_lpft.commands.running import quiet_libraries
 from ntk_lpft.devices import command_device
-from ntk_lpft.kernel import KernelSettings, compute_train_eval_ntk, save_parts
+from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import plain
+from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_train_eval_ntk, save_parts
+from ntk_lpft.kernel.engine import kernel_identity
 from ntk_lpft.kernel.precision import resolve_precision
-from ntk_lpft.options import part_of
+from ntk_lpft.options import inputs_of, part_of
 from ntk_lpft.provenance import versions
 from ntk_lpft.runs import KernelRun
 
@@ -34,37 +39,73 @@ def compute(options: ComputeOptions) -> Path:
     """
     quiet_libraries()
     resolve_precision(options.precision, command_device(options.device))
+    task = task_of(options)
+    options = settle_head(options, task)
     run = KernelRun(options.folder())
     # An interrupted run leaves its partial kernel, to the very end; what else is there it will write again.
-    run.open(overwrite=options.overwrite or run.interrupted)
-    samples = read_samples(options)
-    print(f"data:   {samples.task.name} from {samples.task.source}; {report.describe(samples.train)} × itself and "
-          f"× {report.describe(samples.evaluation)}")  # fmt: skip
-    start = build_classifier(options, samples)
+    replaces = options.overwrite or run.interrupted
+    with run.opened(overwrite=replaces, inputs=inputs_of(options), options=stored_options(options)):
+        samples = read_samples(options, task)
+        print(f"data:   {samples.task.name} from {samples.task.source}; {report.describe(samples.train)} × itself and "
+              f"× {report.describe(samples.evaluation)}")  # fmt: skip
+        start = build_classifier(options, samples)
+        print(f"model:  {report.describe_model(options.model, start.classifier.module)}")
+        if run.finished and not replaces:
+            _check_same(run, options, samples, start.classifier)
+            print(f"{run.path} holds a finished run of these settings")
+        else:
+            _compute(run, options, samples, start)
+        report.show(run)
+    return run.path
+
+
+def _settings(options: ComputeOptions, classifier: Classifier) -> KernelSettings:
+    return part_of(options, KernelSettings, device=str(classifier.device))
+
+
+def _config(options: ComputeOptions, samples: KernelSamples) -> dict[str, Any]:
+    return {
+        "options": stored_options(options),
+        "versions": versions(),
+        "data": {"train": samples.train.description(), "eval": samples.evaluation.description()},
+        "label_names": list(samples.task.label_names),
+        "source": samples.task.source,
+    }
+
+
+def _check_same(run: KernelRun, options: ComputeOptions, samples: KernelSamples, classifier: Classifier) -> None:
+    """Refuse a finished run of the same options whose data, weights or versions were others, or that is damaged."""
+    again = "choose another --output-dir, or give --overwrite"
+    now = kernel_identity(classifier, samples.train, samples.evaluation, settings=_settings(options, classifier))
+    then = NTKDecomposition.load(run.path, "train").metadata
+    changed = [name for name in now if then.get(name) != now[name]]
+    content = run.config()
+    changed += [name for name, value in _config(options, samples).items() if content.get(name) != plain(value)]
+    if changed:
+        raise InputError(
+            f"output folder {run.path} already holds a finished run of these options, in which "
+            f"{', '.join(changed)} differed; {again}"
+        )
+
+
+def _compute(run: KernelRun, options: ComputeOptions, samples: KernelSamples, start: KernelStart) -> None:
+    """Compute the kernel, and write all that there is to say about it."""
     classifier = start.classifier
-    print(f"model:  {report.describe_model(options.model, classifier.module)}")
+    run.claim()
     if options.overwrite:
         run.drop_partial_kernel()
     parts = compute_train_eval_ntk(
         classifier,
         samples.train,
         samples.evaluation,
-        settings=part_of(options, KernelSettings, device=str(classifier.device)),
+        settings=_settings(options, classifier),
         checkpoint=run.file(run.PARTIAL_KERNEL),
         progress=True,
         report=lambda line: print(f"kernel: {line}"),
     )
     run.clear()
+    run.write_config(_config(options, samples))
     save_parts(run.path, parts)
-    run.write_config(
-        {
-            "options": stored_options(options),
-            "versions": versions(),
-            "data": {"train": samples.train.description(), "eval": samples.evaluation.description()},
-            "label_names": list(samples.task.label_names),
-            "source": samples.task.source,
-        }
-    )
     labels = torch.tensor(samples.train.labels)
     results = report.analyse(
         parts,
@@ -84,5 +125,3 @@ def compute(options: ComputeOptions) -> Path:
     )
     run.seal()
     run.drop_partial_kernel()
-    report.show(run, results, parts, start.probe)
-    return run.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ from ntk_lpft.classifier import Classifier, load_tokenizer
 from ntk_lpft.classifier.head_file import head_from_file
 from ntk_lpft.classifier.head_weights import initialise_head, scale_head, set_head
 from ntk_lpft.classifier.lora import adapt
+from ntk_lpft.classifier.trained_head import trained_head
 from ntk_lpft.commands.compute.options import ComputeOptions
-from ntk_lpft.commands.data import model_of, task_of
+from ntk_lpft.commands.data import model_of
 from ntk_lpft.devices import command_device
 from ntk_lpft.probing import FoldSpread, cached_logistic_heads
 from ntk_lpft.tasks import EncodedSplit, Task
@@ -47,11 +49,45 @@ class KernelStart:
     probe: dict[str, Any] | None
 
 
-def read_samples(options: ComputeOptions) -> KernelSamples:
-    """Read, sample and tokenise.
+def settle_head(options: ComputeOptions, task: Task) -> ComputeOptions:
+    """Make out what ``auto`` stands for: a trained classification head is kept, unless something else is asked for.
 
     Args:
         options: Resolved options.
+        task: The data, whose number of classes the head must have.
+
+    Returns:
+        The options, in which neither ``head`` nor ``head_init`` is ``auto``.
+
+    Raises:
+        InputError: There is no such model, or the options then make no sense.
+    """
+    if "auto" not in (options.head, options.head_init):
+        return options
+    found = trained_head(options.model)
+    init, head = options.head_init, options.head
+    if init == "auto":
+        init = "lp"
+        if found is not None and head in ("auto", found.kind):
+            init = "keep" if found.num_labels == task.num_labels else "lp"
+            if init == "lp":
+                print(
+                    f"notice: the head of {options.model} has {found.num_labels} classes, the data {task.num_labels}; "
+                    "a linear probe takes its place"
+                )
+    if head == "auto":
+        head = found.kind if found is not None and init == "keep" else "linear"
+    settled = dataclasses.replace(options, head=head, head_init=init)
+    settled.check()
+    return settled
+
+
+def read_samples(options: ComputeOptions, task: Task) -> KernelSamples:
+    """Sample and tokenise.
+
+    Args:
+        options: Settled options.
+        task: The data.
 
     Returns:
         The tokenised samples; the whole training split only where the head is to be fitted on it.
@@ -59,14 +95,13 @@ def read_samples(options: ComputeOptions) -> KernelSamples:
     Raises:
         InputError: Anything wrong with the data.
     """
-    task = task_of(options)
     train = task.split("train")
     if options.eval_split in task.ood:
         evaluation = task.ood_split(options.eval_split)
     else:
         evaluation = task.split(options.eval_split)
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
-    whole = train.encode(tokenizer, options.max_length) if options.starting_head() == "lp" else None
+    whole = train.encode(tokenizer, options.max_length) if options.head_init == "lp" else None
     return KernelSamples(
         task,
         train.subsample(options.n_train, options.seed, options.balanced).encode(tokenizer, options.max_length),
@@ -79,7 +114,7 @@ def build_classifier(options: ComputeOptions, samples: KernelSamples) -> KernelS
     """Load the classifier, make its head, and adapt it.
 
     Args:
-        options: Resolved options.
+        options: Settled options.
         samples: What it is to be run on.
 
     Returns:
@@ -89,7 +124,7 @@ def build_classifier(options: ComputeOptions, samples: KernelSamples) -> KernelS
         InputError: Anything wrong with the model.
     """
     device = command_device(options.device)
-    start = options.starting_head()
+    start = options.head_init
     model = model_of(options, samples.task.num_labels, options.seed, device, keep_head=start == "keep")
     classifier = Classifier.of(model, samples.train, what="training data")
     classifier.rows(samples.train, "training data")
@@ -98,7 +133,9 @@ def build_classifier(options: ComputeOptions, samples: KernelSamples) -> KernelS
         probe = _probe(classifier, samples, options)
     elif start == "random":
         initialise_head(classifier.head, options.seed)
-    elif start != "keep":
+    elif start == "keep":
+        print(f"head:   the trained one of {options.model} ({options.head})")
+    else:
         head_from_file(classifier.head, start)
     scale_head(classifier.head, options.head_scale, bias=options.scale_bias)
     if not options.lora:

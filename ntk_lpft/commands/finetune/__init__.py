@@ -32,7 +32,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[FinetuneOptions, list[str], 
     for name, word in given_flags(rest).items():
         if known and name not in known and name.removeprefix("no_") not in known:
             raise unrecognized(word)
-    config = given.pop("config", None)
+    config = given.get("config")
     stored = {} if config is None else read_config(Path(config), FinetuneOptions, known)
     own = {name: stored.pop(name) for name in list(stored) if name in FinetuneOptions.__dataclass_fields__}
     check_numbers(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +15,11 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArgum
 
 from ntk_lpft.classifier import Classifier, head_norm, load_tokenizer
 from ntk_lpft.classifier.saving import save_classifier
+from ntk_lpft.classifier.trained_head import trained_head
 from ntk_lpft.commands.data import model_of
 from ntk_lpft.commands.finetune import report
 from ntk_lpft.commands.finetune.options import FinetuneOptions
-from ntk_lpft.commands.finetune.training import RunSettings
+from ntk_lpft.commands.finetune.training import SECRET, RunSettings
 from ntk_lpft.commands.running import quiet_libraries
 from ntk_lpft.disk_errors import named_disk_errors
 from ntk_lpft.errors import InputError
@@ -55,16 +57,18 @@ def finetune(settings: RunSettings, task: Task) -> Path:
     writes = settings.arguments().process_index == 0
     grid = HeadScaleGrid(settings.path)
     members = [settings.member(grid, factor) for factor in factors]
-    if writes:
-        grid.open(overwrite=settings.options.overwrite or settings.options.resume)
+    # Where every run is there or goes on, so does the table of all.
+    replaces = settings.options.overwrite or settings.options.resume
+    replaces = replaces or all(member.run.holds(member.to_json()) for member in members)
+    with grid.opened(overwrite=replaces, inputs=settings.inputs()) if writes else nullcontext():
+        for member in members if writes else ():
+            member.run.check_to_train(**member.of_its_folder())
         for member in members:
-            member.run.open(overwrite=member.options.overwrite, resume=member.options.resume)
-    for member in members:
-        train_one(member, task)
-    if writes:
-        grid.clear()
-        grid.write_config({"options": settings.to_json(), "versions": _versions()})
-        report.write_grid(grid, factors)
+            train_one(member, task)
+        if writes:
+            grid.clear()
+            grid.write_config({"options": settings.to_json(), "versions": _versions()})
+            report.write_grid(grid, factors)
     return grid.path
 
 
@@ -75,15 +79,21 @@ def train_one(settings: RunSettings, task: Task) -> Path:
 
 
 def _train_one(settings: RunSettings, task: Task) -> Path:
-    options, run = settings.options, settings.run
     arguments = settings.arguments()
     set_seed(arguments.seed)
+    run = settings.run
+    with run.opened_to_train(**settings.of_its_folder()) if arguments.process_index == 0 else nullcontext():
+        _train_inside(settings, task, run, arguments)
+    return run.path
+
+
+def _train_inside(settings: RunSettings, task: Task, run: FinetuneRun, arguments: TrainingArguments) -> None:
+    options = settings.options
     writes = arguments.process_index == 0
     say: Say = print if writes else lambda line: None  # the other processes of a distributed run say nothing
-    if writes:
-        run.open(overwrite=options.overwrite, resume=options.resume)
-        if options.resume:
-            run.check_same({"options": settings.to_json()}, ["options"])
+    done = run.finished and not options.overwrite
+    if writes and options.resume:
+        run.check_same({"options": settings.to_json()}, ["options"], SECRET)
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     with arguments.main_process_first(desc="reading data"):
         splits = encoded_splits(
@@ -91,16 +101,18 @@ def _train_one(settings: RunSettings, task: Task) -> Path:
         )
     _check_sizes(task, splits)
     config = _config(settings, task, splits)
-    if options.resume and run.finished:
+    if done:
         if writes:
             run.check_same(config, ["data"])
             remove_checkpoints(run.file(run.CHECKPOINTS))  # in case that it was killed just before its end
             print(f"{run.path} holds a finished run of these settings")
             report.show(run)
-        return run.path
+        return
     if options.resume and writes:
         run.check_same(config, ["data", "versions"])
+        run.claim()
     say(f"data:   {task.name} from {task.source}; {report.describe(splits)}")
+    _say_what_is_dropped(options, task, say)
     classifier = _load(settings, task, tokenizer, splits, arguments)
     head_start = HeadStart(options.head_init, options.head_scale[0], options.scale_bias)
     check_start(classifier, splits, options, head_start)
@@ -134,7 +146,16 @@ def _train_one(settings: RunSettings, task: Task) -> Path:
         around.measure(start.classifier)
     if writes:
         _finish(settings, start, splits, reference, task, tokenizer, facts)
-    return run.path
+
+
+def _say_what_is_dropped(options: FinetuneOptions, task: Task, say: Say) -> None:
+    """Say so where a trained head gives way to a random one, from which training begins unless it is told otherwise."""
+    found = trained_head(options.model) if options.head_init == "random" else None
+    if found is not None and found.num_labels == task.num_labels and not Method.of(options.method).probes:
+        say(
+            f"notice: {options.model} has a trained head, in whose place a random one is trained; --head {found.kind} "
+            "--head-init keep keeps it"
+        )
 
 
 def _check_sizes(task: Task, splits: Mapping[str, EncodedSplit]) -> None:

@@ -25,7 +25,7 @@ from ntk_lpft.commands.parsing import (
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.defaults import default_eval_rows, training_defaults
 from ntk_lpft.finetuning.training_checks import check_arguments, check_strategies, plain
-from ntk_lpft.options import flag_of
+from ntk_lpft.options import flag_of, inputs_of
 from ntk_lpft.runs import FinetuneRun, HeadScaleGrid
 from ntk_lpft.tasks import Task
 
@@ -58,9 +58,19 @@ class RunSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Options that replay the run by ``--config``; a token is none of them."""
-        own = {name: value for name, value in stored_options(self.options).items() if name != "output_dir"}
         training = {name: value for name, value in self.training.items() if name not in SECRET}
-        return own | {k: v.value if isinstance(v, Enum) else v for k, v in training.items()}
+        return stored_options(self.options) | {k: v.value if isinstance(v, Enum) else v for k, v in training.items()}
+
+    def inputs(self) -> list[tuple[str, Path]]:
+        """List what the run reads; to go on with a run, its own config may be read."""
+        return [
+            (flag, path) for flag, path in inputs_of(self.options) if not (self.options.resume and flag == "--config")
+        ]
+
+    def of_its_folder(self) -> dict[str, Any]:
+        """Return what ``FinetuneRun.opened_to_train`` is to be told."""
+        how = {"overwrite": self.options.overwrite, "resume": self.options.resume}
+        return {**how, "inputs": self.inputs(), "options": self.to_json()}
 
     def member(self, grid: HeadScaleGrid, factor: float) -> RunSettings:
         """Return one run of a grid over head scales; going on with the grid begins those that have not begun."""

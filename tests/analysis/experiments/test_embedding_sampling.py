@@ -158,7 +158,7 @@ def done(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_files_and_summary_follow_from_the_draws(done: Path) -> None:
-    assert {path.name for path in done.iterdir()} == FILES | {"checksums.json"}
+    assert {path.name for path in done.glob("[!.]*")} == FILES | {"checksums.json"}
     table, summary = pd.read_csv(done / "draws.csv"), json.loads((done / "summary.json").read_text())
     assert table.estimate.value_counts().to_dict() == {"scaled": 150, "unscaled": 150, "published": 60}
     for name in ESTIMATES:

@@ -26,7 +26,7 @@ def results(tmp_path: Path) -> Path:
 def test_all_tables_that_can_be_made_are_written(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(results)]) == 0
     names = {"table1", "table3", "table8", "table12", "table13", "claims"}
-    written = {path.name for path in (results / "tables").iterdir()}
+    written = {path.name for path in (results / "tables").glob("[!.]*")}
     assert written == {f"{name}.{ending}" for name in names for ending in ("csv", "md", "tex")}
     printed = capsys.readouterr().out
     for name in ("table2", "table10", "table11", "sampling", "lora"):
@@ -40,7 +40,7 @@ def test_all_tables_that_can_be_made_are_written(results: Path, capsys: pytest.C
 def test_chosen_tables_are_printed_whole(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "elsewhere"
     assert main([str(results), "--only", "table16", "claims", "--output-dir", str(place)]) == 0
-    assert {path.name for path in place.iterdir()} == {
+    assert {path.name for path in place.glob("[!.]*")} == {
         f"{name}.{ending}" for name in ("table8", "claims") for ending in ("csv", "md", "tex")
     }
     assert not (results / "tables").exists()

@@ -1,0 +1,65 @@
+"""Whether a checkpoint has a trained classification head: one that fine-tuning here saved, or transformers' own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PretrainedConfig
+
+from ntk_lpft.classifier.head_file import FILE_NAME, load_head
+from ntk_lpft.errors import InputError
+from ntk_lpft.model_sources import resolve_source
+
+_CLASSIFIER = "ForSequenceClassification"
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head in a checkpoint.
+
+    Attributes:
+        kind: ``linear`` where fine-tuning here saved it beside a body, ``native`` where it is transformers' own.
+        num_labels: C.
+    """
+
+    kind: Literal["linear", "native"]
+    num_labels: int
+
+
+def trained_head(name: str | Path) -> TrainedHead | None:
+    """Look for a classification head in a checkpoint; weights are not loaded.
+
+    Args:
+        name: A Hub name, a folder, also that of a fine-tuning run, or a bundled name.
+
+    Returns:
+        The head; None where the checkpoint is a body, or a head for something else than single-label classification.
+
+    Raises:
+        InputError: There is no such checkpoint, or its files are damaged.
+    """
+    source = resolve_source(name)
+    file = Path(source) / FILE_NAME
+    if file.is_file():
+        return TrainedHead("linear", len(load_head(file).weight))
+    try:
+        config, _ = PretrainedConfig.get_config_dict(source)
+    except (OSError, ValueError):
+        return None  # loading the model says what is wrong
+    count = _classes(config)
+    architectures = config.get("architectures")
+    built = isinstance(architectures, list) and any(str(each).endswith(_CLASSIFIER) for each in architectures)
+    single = config.get("problem_type") in (None, "single_label_classification")
+    return TrainedHead("native", count) if built and single and count > 1 else None
+
+
+def _classes(config: dict[str, Any]) -> int:
+    names = config.get("id2label")
+    if isinstance(names, dict):
+        return len(names)
+    count = config.get("num_labels", 2)  # transformers' own default
+    if not isinstance(count, int):
+        raise InputError(f"the model's config.json says num_labels {count!r}; correct it")
+    return count
