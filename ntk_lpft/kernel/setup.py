@@ -110,7 +110,7 @@ def check_finite_outputs(outputs: Outputs) -> None:
 
 def inverse_order(order: Sequence[int]) -> list[int]:
     """For each number in the caller's order, its place in the internal one."""
-    return torch.argsort(torch.tensor(order)).tolist()
+    return torch.argsort(torch.tensor(order, device="cpu")).tolist()
 
 
 def output_seeds(outputs: str, num_labels: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "k c"]:
