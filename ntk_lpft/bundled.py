@@ -6,8 +6,6 @@ fetches it, so that the user's own index, proxy and certificates apply. On a mac
 put into the cache folder's ``downloads`` by hand.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

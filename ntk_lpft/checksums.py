@@ -1,7 +1,5 @@
 """One file beside results that says what is in them, so that what was altered since is not believed."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path

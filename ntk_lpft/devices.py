@@ -1,7 +1,5 @@
 """Where to compute, devices by name, and how products of float32 numbers are rounded there."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """What goes wrong on the disk, as ``OSError`` with the file's name, whichever library was writing."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

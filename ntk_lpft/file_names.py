@@ -1,7 +1,5 @@
 """Names of files and folders made of names that users chose."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Container, Sequence

@@ -1,7 +1,5 @@
 """Ctrl-C at any moment is one line: a program's first import comes from here, and nothing heavy comes with it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

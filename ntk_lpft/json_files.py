@@ -1,7 +1,5 @@
 """JSON objects of files that were written by a program, read with a distrust of what may have become of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What libraries raise on files that are not sound, as bad input: they check little, and fail where they come to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Where a model is: a bundled name, a folder, a fine-tuning run's folder, or a name on the Hub."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Options that several commands share, in groups, each declared once. Nothing heavy is imported, for ``--help``."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a kernel belongs to, besides its weights and data: structure, settings and versions."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

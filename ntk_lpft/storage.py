@@ -1,7 +1,5 @@
 """Files that appear whole or not at all: text, JSON, tables, and tensors with a checksum over all that they hold."""
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Logits and labels from files of any origin: safetensors, npy, csv. Never a pickle."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -5,8 +5,6 @@ sample's weight says how often it was drawn. A row of ones gives the measure of 
 its bootstrap are one piece of code, and R resamples cost a few matrix products.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias

@@ -1,7 +1,5 @@
 """Measures of all C probabilities of a sample: the Brier score, what it is made of, and class-wise ECE."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ Every function takes numpy arrays or torch tensors and computes in float64. `sta
 set of predictions in a form that can be resampled; `evaluation.evaluate` puts intervals to them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial

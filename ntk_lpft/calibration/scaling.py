@@ -1,7 +1,5 @@
 """What temperature scaling is compared with: vector scaling and isotonic regression."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Numbers that calibration errors and their intervals are computed with."""
 
-from __future__ import annotations
-
 import math
 
 from ntk_lpft.errors import InputError

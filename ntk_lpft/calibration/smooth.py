@@ -1,7 +1,5 @@
 """Smooth ECE: the calibration error without bins, after smoothing by a kernel whose width sets itself."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float64
 from scipy.fft import dct, idct

@@ -1,7 +1,5 @@
 """Temperature scaling: the one number T that makes softmax(f/T) most likely on validation samples."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass

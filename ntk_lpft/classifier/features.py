@@ -1,7 +1,5 @@
 """Features φ(x) and logits f(x) of a whole data set."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The linear head of a classifier, f = Vφ + b: which module it is, and the feature φ that it sees."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Linear heads as files: V and b, with a few words on where they come from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

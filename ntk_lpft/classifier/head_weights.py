@@ -1,7 +1,5 @@
 """V and b of a head: drawn anew, copied in, multiplied, measured."""
 
-from __future__ import annotations
-
 import math
 
 import torch

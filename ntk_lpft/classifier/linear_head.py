@@ -1,7 +1,5 @@
 """The paper's classifier: dropout and ONE linear layer on a pooled feature of any Transformer body."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

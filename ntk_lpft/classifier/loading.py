@@ -1,7 +1,5 @@
 """Classifiers by name, from a folder, or as they are."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

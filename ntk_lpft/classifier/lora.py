@@ -1,7 +1,5 @@
 """LoRA adapters through peft, with the head left trainable."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """What a model's config asks for, before anything is allocated for it."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A model as the engines need it, for as long as they need it, and then as it was."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

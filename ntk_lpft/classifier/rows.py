@@ -1,7 +1,5 @@
 """Inputs in any padding become ragged rows, and ragged rows become trimmed batches of similar length."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json

@@ -1,7 +1,5 @@
 """Trained classifiers as folders that plain transformers and peft can load."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether a checkpoint has a trained classification head: one that fine-tuning here saved, or transformers' own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal

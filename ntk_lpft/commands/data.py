@@ -1,7 +1,5 @@
 """The task, and the model, that options ask for."""
 
-from __future__ import annotations
-
 from torch import device as Device
 from torch import nn
 

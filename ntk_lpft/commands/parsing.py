@@ -4,8 +4,6 @@ Dataclasses become options by transformers' ``HfArgumentParser``, which is taken
 transformers takes seconds, and ``--help`` shall not.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import dataclasses

@@ -1,7 +1,5 @@
 """Runs a command: what the user gave wrong, and what the machine lacks, becomes one line; nothing else is caught."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """A training run's state on disk, without pickles: weights, optimizer, schedule and random numbers."""
 
-from __future__ import annotations
-
 import json
 import random
 import re

@@ -1,7 +1,5 @@
 """The paper's settings of fine-tuning, as defaults."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import dataclass
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """A trained classifier on whole splits: logits, scores, calibration error and what became of its features."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

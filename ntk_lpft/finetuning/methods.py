@@ -1,7 +1,5 @@
 """The five methods: LP, FT, LP-FT, LoRA and LP-LoRA, from a pretrained classifier to a trained one."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Callable, Mapping

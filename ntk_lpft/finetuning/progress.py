@@ -1,7 +1,5 @@
 """A progress bar that names method, stage and epoch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tqdm import tqdm

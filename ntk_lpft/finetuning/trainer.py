@@ -1,7 +1,5 @@
 """Hugging Face's ``Trainer`` for classifiers: cross-entropy, a stop at NaN, checkpoints without pickles."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path

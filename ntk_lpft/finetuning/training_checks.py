@@ -1,7 +1,5 @@
 """Settings of ``TrainingArguments`` that would fail only in the middle of a run, refused before it starts."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Dense per-sample gradients by plain autograd and by torch.func: the two reference ways."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby

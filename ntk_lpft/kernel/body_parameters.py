@@ -1,7 +1,5 @@
 """Where each trainable parameter of the body is used, and the way by which its kernel is computed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import Enum
 

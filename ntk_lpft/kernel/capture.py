@@ -1,7 +1,5 @@
 """One forward and k backward passes with hooks: inputs and output gradients of every wanted layer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A partial kernel on disk, so that a run that was killed goes on where it stopped."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """Products of per-sample gradients, K += ⟨J_n, J_m⟩, for each form in which the gradients are recorded."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import cast

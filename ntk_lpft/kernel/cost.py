@@ -1,7 +1,5 @@
 """What a computation will cost, measured on its longest sample before it starts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

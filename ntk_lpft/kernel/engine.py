@@ -1,7 +1,5 @@
 """The kernel engines behind one function: from a classifier and two sets of samples to an ``NTKDecomposition``."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Callable

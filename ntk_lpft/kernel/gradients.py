@@ -1,7 +1,5 @@
 """Per-sample gradients of one parameter, in the compact form that its place in the network allows."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Names of the parameter groups into which F is split."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

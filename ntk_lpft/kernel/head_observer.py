@@ -1,7 +1,5 @@
 """φ and f0 of all samples, seen in passing while the body's gradients are captured."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle

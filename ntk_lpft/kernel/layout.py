@@ -1,7 +1,5 @@
 """Which rows and columns a kernel has, and how products of per-sample gradients are added to it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Carries a plan out, pass by pass, whichever engine the gradients come from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import torch

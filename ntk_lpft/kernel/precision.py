@@ -1,7 +1,5 @@
 """The precisions in which a kernel can be computed, by name."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Before a structured kernel is trusted: every parameter against plain autograd, on two samples of the run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """How a kernel is computed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Everything that an engine needs to know, put together once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

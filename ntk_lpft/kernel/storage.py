@@ -1,7 +1,5 @@
 """Kernels on disk: several parts in one file, each as plain tensors with a description."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

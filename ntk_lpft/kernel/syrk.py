@@ -1,7 +1,5 @@
 """C += A Aᵀ, upper triangle only, on the CPU: BLAS's symmetric rank-k update, which torch does not offer."""
 
-from __future__ import annotations
-
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache

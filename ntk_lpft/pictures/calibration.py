@@ -1,7 +1,5 @@
 """Pictures of calibration: reliability diagrams before and after, and confidence against head norm."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Pictures of kernels: singular values, class-sorted heat maps of blocks, shares of parameter groups."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Names that come from data and folders, made fit to be drawn."""
 
-from __future__ import annotations
-
 import unicodedata
 
 _MOST = 40

@@ -1,7 +1,5 @@
 """Pictures of theory against practice: the error of one step against its size, and training beside its prediction."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

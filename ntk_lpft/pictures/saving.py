@@ -1,7 +1,5 @@
 """Pictures on disk: png files of at most 300 kB."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart, and no curve differs by colour alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Pictures of training: head norm and accuracy, features' change and discriminability, features against head norm."""
 
-from __future__ import annotations
-
 import math
 from itertools import cycle
 

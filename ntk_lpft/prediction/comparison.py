@@ -1,7 +1,5 @@
 """Theory against practice on one classifier: single steps, and training over many."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

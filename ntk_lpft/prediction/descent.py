@@ -1,7 +1,5 @@
 """Plain full-batch gradient descent on a classifier's own weights, which are put back afterwards."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile

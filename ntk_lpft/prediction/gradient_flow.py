@@ -8,8 +8,6 @@ weights elsewhere.
 All of it depends on u_t = η Σ_{s<t} δ(f_s) alone: f_t(x) = f_0(x) + Σ_i K(x, x_i) u_{t,i}.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

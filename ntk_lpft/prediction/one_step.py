@@ -4,8 +4,6 @@ The loss is the sum over the training samples, Σ_i CE(f(x_i), y_i), as in the p
 as optimizers are usually given, corresponds to η / N here.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """P, F and P + F as linear maps from changes of the training samples' logits to changes of any samples' logits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

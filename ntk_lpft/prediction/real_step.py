@@ -1,7 +1,5 @@
 """One real step of full-batch gradient descent, and how far the first-order predictions are from it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ files lie in ``features`` and ``heads`` below ``NTK_LPFT_FEATURE_CACHE``, or els
 (``NTK_LPFT_CACHE``), and may be deleted at any time.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

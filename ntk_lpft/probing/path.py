@@ -1,7 +1,5 @@
 """The path of a linear head in gradient training on fixed features, recorded at every iteration."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Linear probing: a linear head for a frozen body, by the paper's logistic regression or along a gradient path."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

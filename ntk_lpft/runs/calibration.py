@@ -1,7 +1,5 @@
 """The folder of ``python -m ntk_lpft.calibrate``: temperatures, calibration errors, and pictures of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The folder of ``python -m ntk_lpft.finetune``: a trained classifier, its predictions, and what was tracked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """A folder of results: what it may hold, what may be replaced in it, and when it is complete."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path

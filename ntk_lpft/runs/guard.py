@@ -1,7 +1,5 @@
 """What a command must not replace: anything of the user's, anything that it reads, anything behind a link."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterable

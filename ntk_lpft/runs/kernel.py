@@ -1,7 +1,5 @@
 """The folder of ``python -m ntk_lpft.compute``: a kernel, what it says, and pictures of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Which files in a folder of results were written by which command: a command replaces only its own."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath

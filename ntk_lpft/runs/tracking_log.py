@@ -1,7 +1,5 @@
 """What was measured during training, as one tidy csv that grows moment by moment."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -7,8 +7,6 @@ Source of their names: Tomihari and Sato, NeurIPS 2024, tables 1, 11 and 12. The
 what is computed here is said at each.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

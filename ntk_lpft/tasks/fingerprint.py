@@ -1,7 +1,5 @@
 """Names for data by their content: equal content has an equal fingerprint on every machine."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Sequence

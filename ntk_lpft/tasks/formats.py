@@ -4,8 +4,6 @@ A reader is given the files of one split and returns its records in file order, 
 template names and a ``label``: a class name, a class number, or ``DROPPED`` where the benchmark leaves the row out.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

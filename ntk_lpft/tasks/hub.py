@@ -1,7 +1,5 @@
 """Data sets from the Hugging Face Hub, or from a local copy of a Hub repository."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

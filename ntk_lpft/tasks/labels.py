@@ -1,7 +1,5 @@
 """Labels as they stand in a user's files become class numbers 0 to C - 1."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

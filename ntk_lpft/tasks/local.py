@@ -1,7 +1,5 @@
 """Tasks from a user's own files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Named tasks: the paper's, from original release files or the Hub, and the bundled ones."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

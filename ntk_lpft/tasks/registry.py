@@ -4,8 +4,6 @@ Templates, splits and metrics follow Tomihari and Sato, NeurIPS 2024, appendix o
 authors' published code; Amazon and its OOD tests follow BOSS (Yuan et al., NeurIPS 2023).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

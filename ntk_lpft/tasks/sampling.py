@@ -1,7 +1,5 @@
 """Which rows belong to a sample: a choice by hash, the same under every version of every library."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -4,8 +4,6 @@ Hutto and Gilbert (ICWSM 2014) had sentences of Amazon reviews, film reviews, Ne
 rated from -4 to 4. Those of a mean score of at least 1 in absolute value are kept, positive as 1 and negative as 0.
 """
 
-from __future__ import annotations
-
 import html
 from functools import lru_cache, partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files of rows: csv, tsv, JSON lines and parquet, read strictly, with the file and row of every fault."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

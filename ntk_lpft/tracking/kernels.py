@@ -1,7 +1,5 @@
 """P and F at a few moments of training: size, FT ratio, distance from where they began, alignment with the labels."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """One moment of a classifier in training: head, features, predictions and gradients on a fixed probe set."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

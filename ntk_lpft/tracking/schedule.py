@@ -1,7 +1,5 @@
 """At which optimizer steps something is measured."""
 
-from __future__ import annotations
-
 from ntk_lpft.errors import InputError
 
 

@@ -1,7 +1,5 @@
 """Following a classifier while ``Trainer`` trains it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

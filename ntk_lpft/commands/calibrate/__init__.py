@@ -1,7 +1,5 @@
 """``python -m ntk_lpft.calibrate``: options, the predictions that are read, and what is said of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from ntk_lpft.commands.calibrate.options import DESCRIPTION, PROG, CalibrateOptions

@@ -1,7 +1,5 @@
 """What the ``calibrate`` command reads: run folders of ``finetune``, or files of logits and labels."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence

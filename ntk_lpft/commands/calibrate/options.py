@@ -1,7 +1,5 @@
 """Options of ``python -m ntk_lpft.calibrate``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar

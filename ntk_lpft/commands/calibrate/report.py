@@ -1,7 +1,5 @@
 """What the ``calibrate`` command says: tables over splits, runs and methods, pictures, files."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What ``python -m ntk_lpft.calibrate`` does."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``python -m ntk_lpft.compute``: options, the classifier and samples of a kernel, and what is said of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from ntk_lpft.commands.compute.options import DESCRIPTION, PROG, ComputeOptions

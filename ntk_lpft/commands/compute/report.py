@@ -1,7 +1,5 @@
 """What the ``compute`` command says of a kernel: statistics, tables, pictures, files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

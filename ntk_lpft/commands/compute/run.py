@@ -1,7 +1,5 @@
 """What ``python -m ntk_lpft.compute`` does."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

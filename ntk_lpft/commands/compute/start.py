@@ -1,7 +1,5 @@
 """The samples and the classifier of a kernel, as options ask for them."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """``python -m ntk_lpft.finetune``: options, one run or a grid of them, and what is said of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Options of ``python -m ntk_lpft.finetune`` besides those of transformers' ``TrainingArguments``."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

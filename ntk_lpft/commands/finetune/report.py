@@ -1,7 +1,5 @@
 """What the ``finetune`` command says of a run: the closing table, pictures, and the table over head scales."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

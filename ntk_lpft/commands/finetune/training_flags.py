@@ -1,7 +1,5 @@
 """Names of the options of transformers' ``TrainingArguments``, read from its source: importing it takes seconds."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 from functools import cache
