@@ -123,7 +123,7 @@ def build_classifier(options: ComputeOptions, samples: KernelSamples) -> KernelS
     """
     device = command_device(options.device)
     start = options.head_init
-    model = model_of(options, samples.task.num_labels, options.seed, device, keep_head=start == "keep")
+    model = model_of(options, samples.task.label_names, options.seed, device, keep_head=start == "keep")
     classifier = Classifier.of(model, samples.train, what="training data")
     classifier.rows(samples.train, "training data")
     probe = None
@@ -134,7 +134,7 @@ def build_classifier(options: ComputeOptions, samples: KernelSamples) -> KernelS
     elif start == "keep":
         print(f"head:   the trained one of {options.model} ({options.head})")
     else:
-        head_from_file(classifier.head, start)
+        head_from_file(classifier.head, start, samples.task.label_names)
     scale_head(classifier.head, options.head_scale, bias=options.scale_bias)
     if not options.lora:
         return KernelStart(classifier, probe)
