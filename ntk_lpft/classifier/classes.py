@@ -100,7 +100,11 @@ def names_of_classes(config: Any) -> tuple[str, ...] | None:
     Returns:
         The names by number; None where there are none.
     """
-    labels = getattr(config, "id2label", None)
+    return names_in(getattr(config, "id2label", None))
+
+
+def names_in(labels: Any) -> tuple[str, ...] | None:
+    """Read what a config has as ``id2label``; None where it is none."""
     if not isinstance(labels, Mapping):
         return None
     names = {str(number): str(name) for number, name in labels.items()}

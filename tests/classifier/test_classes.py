@@ -165,6 +165,16 @@ def test_a_kept_head_in_another_order_is_right_on_its_own_data(files: Path, caps
         assert "classes are eel, cat, dog, the data's cat, dog, emu" in capsys.readouterr().err
 
 
+def test_a_trained_head_of_other_classes_is_not_kept_unasked(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "u.csv").write_text((files / "t.csv").read_text().replace("eel", "emu"))
+    words = ["--model", files / "model", "--max-length", 12, "--stratified-validation", "--eval-split", "validation",
+             "--n-train", 6, "--n-eval", 4, "--no-kernel-classifier"]  # fmt: skip
+    for name, said in (("t", "its rows put into the data's order"), ("u", "a linear probe takes its place")):
+        given = [*words, "--train-file", files / f"{name}.csv", "--output-dir", files / name]
+        assert compute.main([str(word) for word in given]) == 0
+        assert said in capsys.readouterr().out
+
+
 def test_the_names_of_a_kept_head_are_not_overwritten_by_numbers(files: Path) -> None:
     text = (files / "t.csv").read_text()
     for number, name in enumerate(("eel", "cat", "dog")):
