@@ -19,7 +19,7 @@ from ntk_lpft.classifier.head_weights import head_norm, initialise_head, scale_h
 from ntk_lpft.classifier.lora import adapt
 from ntk_lpft.classifier.prepare import check_finite
 from ntk_lpft.errors import InputError
-from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint, relocate
+from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint
 from ntk_lpft.finetuning.progress import Progress
 from ntk_lpft.finetuning.settings import Method, MethodSettings
 from ntk_lpft.finetuning.trainer import ClassifierTrainer
@@ -200,8 +200,6 @@ def fine_tune(
     method = Method.of(settings.method)
     folder = Path(arguments.output_dir)
     checkpoint = last_checkpoint(folder) if resume else None
-    if checkpoint is not None:
-        relocate(checkpoint)
     classifier = start.classifier
     bar = Progress(method.name, method.stage, progress)
     trainer = ClassifierTrainer(
