@@ -192,7 +192,8 @@ def fine_tune(
         progress: Whether to show a progress bar.
 
     Returns:
-        What Trainer says of the run: steps, best score and its step, seconds of this call.
+        What Trainer says of the run: steps, best score and its step; and ``this_run``: seconds of this call, and the
+        step that it went on from.
 
     Raises:
         InputError: The loss is NaN or infinite at some step.
@@ -227,8 +228,11 @@ def fine_tune(
         "steps": result.global_step,
         "best_validation": trainer.state.best_metric,
         "best_step": trainer.state.best_global_step,
-        "resumed_at_step": 0 if checkpoint is None else checkpoint_step(checkpoint),
-        "seconds": round(float(result.metrics.get("train_runtime", 0.0)), 1),
+        # All that differs from one run to the next, and in one that was interrupted.
+        "this_run": {
+            "resumed_at_step": 0 if checkpoint is None else checkpoint_step(checkpoint),
+            "seconds": round(float(result.metrics.get("train_runtime", 0.0)), 1),
+        },
     }
 
 

@@ -15,7 +15,6 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
@@ -93,9 +92,7 @@ class _BestOfThisRun(TrainerCallback):
     def __init__(self) -> None:
         self.resumed: Path | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Find it beside the one that training goes on from."""
         best = None if self.resumed is None else read_json(self.resumed / TRAINER_STATE).get("best_model_checkpoint")
         if self.resumed is not None and best is not None:

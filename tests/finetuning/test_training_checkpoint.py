@@ -41,13 +41,14 @@ from ntk_lpft.finetuning.checkpoint import (
 )
 from ntk_lpft.storage import write_tensors
 
-NUMBERS = st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), st.text())
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+NUMBERS = st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), TEXTS)
 TREES = st.recursive(
     NUMBERS,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.tuples(inner, inner),
-        st.dictionaries(st.one_of(st.text(), st.integers()), inner, max_size=3),
+        st.dictionaries(st.one_of(TEXTS, st.integers(-(2**60), 2**60)), inner, max_size=3),
     ),
     max_leaves=12,
 )
