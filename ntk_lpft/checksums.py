@@ -1,8 +1,10 @@
 """One file beside results that says what is in them, so that what was altered since is not believed."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 
@@ -12,6 +14,7 @@ from ntk_lpft.storage import OWN_METADATA, write_json
 
 CHECKSUMS = "checksums.json"
 _FILES = "files"
+_SEAL = "sha256"
 _BLOCK = 2**20
 
 
@@ -98,3 +101,32 @@ def check_file(folder: Path, name: str, known: Mapping[str, str]) -> Path:
     if file_checksum(path) != known[name]:
         raise InputError(f"{path} was altered after it was written (its checksum in {CHECKSUMS} is another)")
     return path
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with a checksum inside, for files that change on their own."""
+    plain = json.loads(json.dumps(content))
+    write_json(path, {**plain, _SEAL: _content_digest(plain)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The content, without the checksum; of a file of an earlier version, which has none, as it is.
+
+    Raises:
+        InputError: The file is missing, no JSON object, or was altered.
+    """
+    content = read_json(path)
+    written = content.pop(_SEAL, None)
+    if written is not None and written != _content_digest(content):
+        raise InputError(f"{path} was altered after it was written (its checksum does not fit)")
+    return content
+
+
+def _content_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,8 @@
 """JSON objects of files that were written by a program, read with a distrust of what may have become of them."""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +141,12 @@ def _number(text: str) -> float:
 def plain(value: Any) -> Any:
     """Return a value as it comes back from a JSON file: tuples as lists, keys as text."""
     return json.loads(json.dumps(value))
+
+
+def without_nan(value: Any) -> Any:
+    """Put None for numbers that are undefined or infinite, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -51,7 +51,8 @@ def resolve_source(name: str | Path) -> str:
         The folder, or the name on the Hub, as ``from_pretrained`` takes it.
 
     Raises:
-        InputError: A folder without config, weights or tokenizer; or a path that does not exist.
+        InputError: A folder without config, weights or tokenizer; a run whose model was altered; or a path that does
+            not exist.
     """
     text = str(name)
     if text in BUNDLED_MODELS:
@@ -59,6 +60,7 @@ def resolve_source(name: str | Path) -> str:
     folder = check_source(name)
     if folder is None:
         return text
+    _check_model_of_run(folder)
     folder = run_model_folder(folder)
     if not (folder / "config.json").is_file():
         raise InputError(f"model folder {text} has no config.json; it needs what save_pretrained writes")
@@ -107,6 +109,13 @@ def _check_index(folder: Path) -> None:
             )
         if not (folder / name).is_file():
             raise InputError(f"{path} names {name}, which is not there; fetch the whole checkpoint")
+
+
+def _check_model_of_run(folder: Path) -> None:
+    """Refuse a complete run whose model is not as it was written; other folders pass."""
+    from ntk_lpft.runs.finetuning import FinetuneRun  # here, as options ask for folders before torch is imported
+
+    FinetuneRun(folder).check_model()
 
 
 def run_model_folder(folder: Path) -> Path:

@@ -173,6 +173,25 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mappin
         save_file(plain, partial, metadata={"description": text, "sha256": _checksum(plain, text)})
 
 
+@contextmanager
+def _opened(path: Path, device: str) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Open a file that `write_tensors` made; gives safetensors' handle, and the metadata."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safetensors.safe_open(path, framework="pt", device=device) as handle:
+            metadata = handle.metadata() or {}
+            if set(metadata) != OWN_METADATA:
+                raise InputError(f"{path} was not written by ntk_lpft (it has no description)")
+            yield handle, metadata
+    except OSError as error:  # of another user's, say, which is none to delete
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    except safetensors.SafetensorError as error:
+        raise InputError(
+            f"{path} is truncated or no safetensors file ({error}); delete it and compute it again"
+        ) from error
+
+
 def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``write_tensors`` wrote.
 
@@ -186,18 +205,28 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
     Raises:
         InputError: The file is missing, truncated, of another kind, or altered.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with safetensors.safe_open(path, framework="pt", device=device) as handle:
-            metadata = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is truncated or no safetensors file ({error}); delete it and compute it again"
-        ) from error
-    if set(metadata) != OWN_METADATA:
-        raise InputError(f"{path} was not written by ntk_lpft (it has no description)")
+    with _opened(path, device) as (handle, metadata):
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     if _checksum(tensors, metadata["description"]) != metadata["sha256"]:
         raise InputError(f"{path} was altered after it was written (its checksum does not fit); compute it again")
-    return tensors, parse_json(metadata["description"], f"the description in {path}")
+    return tensors, _description(path, metadata)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read the description of tensors alone, as it stands: without the tensors, it cannot be compared with a checksum.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The description.
+
+    Raises:
+        InputError: The file is missing, truncated, or of another kind.
+    """
+    with _opened(path, "cpu") as (_, metadata):
+        return _description(path, metadata)
+
+
+def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    return parse_json(metadata["description"], f"the description in {path}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import safetensors
 import torch
 from safetensors.torch import save_file
 
@@ -163,6 +164,18 @@ def test_tables_keep_all_digits(tmp_path: Path) -> None:
     table = pd.DataFrame({"name": ["a,b", "c"], "value": [0.1 + 0.2, 1e-300]})
     write_table(tmp_path / "x.csv", table)
     assert (tmp_path / "x.csv").read_bytes() == b'name,value\n"a,b",0.30000000000000004\nc,1e-300\n'
+
+
+def test_a_file_that_may_not_be_read_is_none_to_delete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.ones(2)}, {})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(safetensors, "safe_open", refuse)
+    with pytest.raises(InputError, match=r"x\.safetensors cannot be read \(Permission denied\)$"):
+        read_tensors(path)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])

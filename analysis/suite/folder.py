@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ntk_lpft.checksums import read_sealed, write_sealed
 from ntk_lpft.errors import InputError
-from ntk_lpft.json_files import read_json
 from ntk_lpft.runs.folder import RunFolder
 from ntk_lpft.runs.ledger import Ledger
-from ntk_lpft.storage import write_json
 
 
 class SuiteFolder:
@@ -81,7 +80,7 @@ class SuiteFolder:
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Write what the suite is, and which jobs were asked for."""
-        write_json(self.path / self.SUITE, content)
+        write_sealed(self.path / self.SUITE, content)
 
     def read(self) -> dict[str, Any]:
         """Read what the suite is, and which jobs were asked for.
@@ -95,7 +94,7 @@ class SuiteFolder:
         path = self.path / self.SUITE
         if not path.is_file():
             raise InputError(f"{self.path} holds no results of a suite (no {self.SUITE}); make them by {self.COMMAND}")
-        return read_json(path)
+        return read_sealed(path)
 
 
 class DrawnFolder(RunFolder):

@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 from analysis.experiments.folders import FeatureRun, SamplingRun, ScalingRun
 from analysis.suite.folder import SuiteFolder
+from analysis.suite.schemas import State, StoredRecord
+from ntk_lpft.checksums import read_sealed, write_sealed
 from ntk_lpft.errors import InputError
-from ntk_lpft.json_files import read_json
 from ntk_lpft.runs import CalibrationRun, FinetuneRun, HeadScaleGrid, KernelRun, RunFolder
-from ntk_lpft.storage import write_json
-
-State = Literal["waiting", "running", "finished", "failed", "blocked"]
+from ntk_lpft.runs.schemas import check_json
 
 RESULTS_WORD = "{results}"
 
@@ -131,7 +130,7 @@ class Record:
         launcher: ``local`` or ``slurm``.
         job_id: The launcher's number of it.
         seconds: It took, over all the times it was begun.
-        error: Last lines that it wrote, where it failed.
+        error: Last lines that it wrote, where it failed; of a damaged record, what is wrong with it.
     """
 
     state: State
@@ -152,16 +151,20 @@ def _with_dashes(words: Sequence[str]) -> tuple[str, ...]:
 
 def read_record(suite: SuiteFolder, name: str) -> Record:
     """Read a job's record; one that was never begun, or whose record is damaged, is waiting."""
-    try:
-        content = read_json(suite.record(name))
-        return Record(**{**content, "arguments": _with_dashes(content["arguments"])})
-    except (InputError, KeyError, TypeError):
+    path = suite.record(name)
+    if not path.exists():
         return Record("waiting")
+    try:
+        content = read_sealed(path)
+        check_json(path, content, StoredRecord)
+    except InputError as error:
+        return Record("waiting", error=str(error))
+    return Record(**{**content, "arguments": _with_dashes(content.get("arguments", []))})
 
 
 def write_record(suite: SuiteFolder, name: str, record: Record) -> None:
     """Write a job's record."""
-    write_json(suite.record(name), asdict(record))
+    write_sealed(suite.record(name), asdict(record))
 
 
 def last_lines(path: Path, count: int = 1, most: int = 4000) -> str:

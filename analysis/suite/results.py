@@ -8,10 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from analysis.suite.asked import other_settings
 from analysis.suite.folder import SuiteFolder
 from analysis.suite.job import Job, Record, last_lines, read_record
+from analysis.suite.schemas import StoredSuite
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import read_json
+from ntk_lpft.runs.schemas import check_json
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,12 @@ class Entry:
     run: Any
     record: Record
 
-    @property
+    @cached_property
     def broken(self) -> str:
         """Why its results cannot be used, in a few words; empty where they can."""
         if self.record.state != "finished":
             words = {
-                "waiting": "not run",
+                "waiting": self.record.error or "not run",
                 "running": "still running, or was killed",
                 "blocked": "needs a job that failed",
             }
@@ -41,12 +44,20 @@ class Entry:
         marker = self.run.file(self.run.MARKER)
         if not marker.is_file():
             return f"finished, but {marker.name} is gone"
-        if marker.suffix == ".json":
-            try:
-                read_json(marker)
-            except InputError:
-                return f"{marker.name} is damaged"
-        return ""
+        try:
+            self.run.believed(marker.name)
+            return other_settings(self.job, self.run) or _damage(marker)
+        except InputError as error:
+            return str(error).replace(f"{self.run.path}/", "")
+
+
+def _damage(marker: Path) -> str:
+    if marker.suffix == ".json":
+        try:
+            read_json(marker)
+        except InputError:
+            return f"{marker.name} is damaged"
+    return ""
 
 
 def _last(text: str) -> str:
@@ -109,10 +120,11 @@ def read_results(path: Path | str) -> Results:
     """
     folder = SuiteFolder(path)
     content = folder.read()
+    check_json(folder.path / folder.SUITE, content, StoredSuite)
     try:
         jobs = [Job.from_json(job) for job in content.pop("jobs")]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder.path / folder.SUITE} is damaged; run the suite again") from error
+    except KeyError as error:
+        raise InputError(f"{folder.path / folder.SUITE} is damaged: there is no kind of jobs {error}") from error
     if not jobs:
         raise InputError(f"{folder.path / folder.SUITE} lists no job")
     return Results(folder, content, [Entry(job, job.run(folder), read_record(folder, job.name)) for job in jobs])

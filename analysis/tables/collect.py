@@ -16,7 +16,7 @@ T = TypeVar("T")
 Key = tuple[str, str]  # data set and method
 
 # What reading a file that is no such file, or holds something else, comes to.
-UNREADABLE = (InputError, KeyError, TypeError, ValueError, IndexError, OSError)
+UNREADABLE = (InputError, KeyError, TypeError, ValueError, ArithmeticError, IndexError, OSError)
 
 
 class Problems:

@@ -132,13 +132,13 @@ def load_temperature(folder: str | Path) -> float:
         T.
 
     Raises:
-        InputError: There is no such file, or it holds no temperature of one classifier.
+        InputError: There is no such file, it was altered, or it holds no temperature of one classifier.
     """
     run = CalibrationRun(folder)
     path = run.file(run.TEMPERATURE)
     if not path.is_file():
         raise InputError(f"{path} does not exist; calibrate the run first, or save a scaled classifier")
-    temperature = read_json(path).get("temperature")
+    temperature = read_json(run.believed(run.TEMPERATURE)).get("temperature")
     if isinstance(temperature, bool) or not isinstance(temperature, int | float):
         raise InputError(f"{path} holds no temperature of one classifier")
     check_temperature(temperature)

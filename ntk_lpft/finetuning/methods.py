@@ -19,7 +19,7 @@ from ntk_lpft.classifier.head_weights import head_norm, initialise_head, scale_h
 from ntk_lpft.classifier.lora import adapt
 from ntk_lpft.classifier.prepare import check_finite
 from ntk_lpft.errors import InputError
-from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint, relocate
+from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint
 from ntk_lpft.finetuning.progress import Progress
 from ntk_lpft.finetuning.settings import Method, MethodSettings
 from ntk_lpft.finetuning.trainer import ClassifierTrainer
@@ -200,7 +200,8 @@ def fine_tune(
         progress: Whether to show a progress bar.
 
     Returns:
-        What Trainer says of the run: steps, best score and its step, seconds of this call.
+        What Trainer says of the run: steps, best score and its step; and ``this_run``: seconds of this call, and the
+        step that it went on from.
 
     Raises:
         InputError: The loss is NaN or infinite at some step.
@@ -208,8 +209,6 @@ def fine_tune(
     method = Method.of(settings.method)
     folder = Path(arguments.output_dir)
     checkpoint = last_checkpoint(folder) if resume else None
-    if checkpoint is not None:
-        relocate(checkpoint)
     classifier = start.classifier
     bar = Progress(method.name, method.stage, progress)
     trainer = ClassifierTrainer(
@@ -237,8 +236,11 @@ def fine_tune(
         "steps": result.global_step,
         "best_validation": trainer.state.best_metric,
         "best_step": trainer.state.best_global_step,
-        "resumed_at_step": 0 if checkpoint is None else checkpoint_step(checkpoint),
-        "seconds": round(float(result.metrics.get("train_runtime", 0.0)), 1),
+        # All that differs from one run to the next, and in one that was interrupted.
+        "this_run": {
+            "resumed_at_step": 0 if checkpoint is None else checkpoint_step(checkpoint),
+            "seconds": round(float(result.metrics.get("train_runtime", 0.0)), 1),
+        },
     }
 
 

@@ -10,7 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 from torch import Tensor, nn
-from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.rows import collate
@@ -19,14 +26,21 @@ from ntk_lpft.finetuning.checkpoint import (
     OPTIMIZER,
     SCALER,
     SCHEDULE,
+    TRAINER_STATE,
     WEIGHTS,
+    check_checkpoint,
     load_state,
     load_weights,
+    random_file,
     random_state,
+    remove_oldest,
     save_state,
     save_weights,
+    seal_checkpoint,
     set_random_state,
+    unseal_checkpoint,
 )
+from ntk_lpft.json_files import read_json
 from ntk_lpft.tasks import EncodedSplit
 
 
@@ -66,6 +80,24 @@ def _pad_id(classifier: Classifier, arguments: TrainingArguments) -> int:
 def score(metric: str, labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]) -> float:
     """Accuracy, or Matthews correlation, from 0 (−1) to 1."""
     return float(matthews_corrcoef(labels, predicted) if metric == "matthews" else accuracy_score(labels, predicted))
+
+
+class _BestOfThisRun(TrainerCallback):
+    """Lets a run that goes on find its best checkpoint where it lies now: the run's folder may have been moved.
+
+    Attributes:
+        resumed: The checkpoint that training goes on from.
+    """
+
+    def __init__(self) -> None:
+        self.resumed: Path | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        """Find it beside the one that training goes on from."""
+        best = None if self.resumed is None else read_json(self.resumed / TRAINER_STATE).get("best_model_checkpoint")
+        if self.resumed is not None and best is not None:
+            path = self.resumed.with_name(Path(best).name)
+            state.best_model_checkpoint = str(path) if path.is_dir() else None
 
 
 class ClassifierTrainer(Trainer):
@@ -123,6 +155,10 @@ class ClassifierTrainer(Trainer):
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:  # by a flag, or by the launcher's environment
             raise InputError("DeepSpeed and FSDP are not supported; use torchrun or accelerate launch without them")
         self.remove_callback(PrinterCallback)
+        self._best = _BestOfThisRun()
+        self.add_callback(self._best)
+        # Trainer would remove old checkpoints before the new one is whole.
+        self._kept_checkpoints, self.args.save_total_limit = self.args.save_total_limit, None
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass.
@@ -145,6 +181,17 @@ class ClassifierTrainer(Trainer):
             )
         return loss
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        checkpoints = Path(self.args.output_dir)
+        checkpoint = checkpoints / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            unseal_checkpoint(checkpoint)
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process has written the state of its generators
+        if self.args.should_save:
+            seal_checkpoint(checkpoint)
+            remove_oldest(checkpoints, self._kept_checkpoints, self.state.best_model_checkpoint)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self.args.should_save:
             return
@@ -164,12 +211,11 @@ class ClassifierTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        save_state(self._random_file(output_dir), random_state())
-
-    def _random_file(self, folder: str) -> Path:
-        return Path(folder) / f"random-{self.args.process_index}.safetensors"
+        save_state(random_file(Path(output_dir), self.args.process_index), random_state())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        check_checkpoint(Path(resume_from_checkpoint))
+        self._best.resumed = Path(resume_from_checkpoint)
         target = self.accelerator.unwrap_model(self.model if model is None else model)
         load_weights(Path(resume_from_checkpoint) / WEIGHTS, target)
 
@@ -187,5 +233,5 @@ class ClassifierTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         # Another number of processes than before has no states to go on from.
-        if checkpoint is not None and self._random_file(checkpoint).is_file():
-            set_random_state(load_state(self._random_file(checkpoint)))
+        if checkpoint is not None and check_checkpoint(Path(checkpoint)) == self.args.world_size:
+            set_random_state(load_state(random_file(Path(checkpoint), self.args.process_index)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 
@@ -60,8 +61,24 @@ def check_arguments(arguments: TrainingArguments) -> None:
         raise InputError(f"--seed {arguments.seed} is not from 0 to 2**32 - 1")
     if arguments.fp16 and arguments.device.type == "cpu":
         raise InputError("--fp16 needs a GPU; leave it out, or train in --bf16 --use-cpu")
+    _check_loading(arguments)
     _check_reports(arguments)
     _check_optimizer(arguments)
+
+
+def _check_loading(arguments: TrainingArguments) -> None:
+    """Try the settings of the loader of batches; it starts its processes only when it is asked for a batch."""
+    names = ("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_persistent_workers")
+    workers, prefetched, persistent = (getattr(arguments, name) for name in names)
+    try:
+        DataLoader(
+            TensorDataset(torch.zeros(1)),
+            num_workers=workers,
+            prefetch_factor=prefetched,
+            persistent_workers=persistent,
+        )
+    except (ValueError, AssertionError) as error:
+        raise InputError(f"{flag_of(names[0])} {workers}: {plain(error)}") from error
 
 
 def _check_reports(arguments: TrainingArguments) -> None:

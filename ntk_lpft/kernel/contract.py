@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients, SparseGradients
+from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients, SparseGradients, add_at_
 from ntk_lpft.kernel.layout import Layout, add_product_
 
 # How much slower, per floating-point operation, the Gram form ran than materialising the gradients, for
@@ -222,5 +222,4 @@ def _add_shared_tokens_(out: Kernel, layout: Layout, owners: Tensor, values: Ten
     else:
         wanted = wanted & (rows >= cut)
         rows = rows - cut
-    # index_put_ sorts before it adds, so that CUDA gives the same sum every time; index_add_ does not.
-    out.view(-1).index_put_(((rows * out.shape[1] + columns)[wanted],), products[wanted], accumulate=True)
+    add_at_(out.view(-1), (rows * out.shape[1] + columns)[wanted], products[wanted])

@@ -96,6 +96,23 @@ def keep_active(
     return inputs[rows, order], grads[rows, order]
 
 
+def add_at_(target: Float[Tensor, "r ..."], places: Int[Tensor, " n"], values: Float[Tensor, "n ..."]) -> None:
+    """Add values to rows of a tensor, several to one row, always in the same order.
+
+    On the CPU ``index_add_`` adds one after the other, while ``index_put_`` spreads float32 over threads that overtake
+    each other; on CUDA ``index_put_`` sorts before it adds, while ``index_add_`` takes them as they come.
+
+    Args:
+        target: What is added to, (r, …).
+        places: The row of each value, (n,).
+        values: Of shape (n, …).
+    """
+    if target.is_cuda:
+        target.index_put_((places,), values, accumulate=True)
+    else:
+        target.index_add_(0, places, values)
+
+
 def sum_by_token(
     start: int, tokens: Int[Tensor, "n t"], grads: Float[Tensor, "n t k d"], skipped: int | None
 ) -> SparseGradients:
@@ -115,7 +132,7 @@ def sum_by_token(
     owners = torch.arange(n, device=tokens.device)[:, None].expand_as(tokens)
     keys, inverse = torch.unique((owners * span + tokens).flatten(), return_inverse=True)
     values = grads.new_zeros((len(keys), *grads.shape[2:]))
-    values.index_add_(0, inverse, grads.flatten(0, 1))
+    add_at_(values, inverse, grads.flatten(0, 1))
     positions = keys % span
     wanted = values.flatten(1).ne(0).any(dim=1)
     if skipped is not None:

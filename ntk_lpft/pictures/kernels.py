@@ -54,11 +54,12 @@ def singular_values(spectra: Mapping[str, Spectrum | Float[np.ndarray, " r"] | F
             singular values alone, of shape (r,), in any order. At most seven.
 
     Returns:
-        The figure, with one line for each kernel that is not zero.
+        The figure, with one line for each kernel that is not zero; of one that is, as F is where the head is, the
+        legend says so.
 
     Raises:
-        InputError: There are no spectra or more than seven, or one has no values, values that are negative or not
-            finite, or zeros alone.
+        InputError: There are no spectra or more than seven, or one has no values, or values that are negative or not
+            finite.
     """
     if not 1 <= len(spectra) <= MOST_CURVES:
         raise InputError(
@@ -69,6 +70,9 @@ def singular_values(spectra: Mapping[str, Spectrum | Float[np.ndarray, " r"] | F
     widths = np.linspace(2.8, 1.4, len(spectra))
     for (name, spectrum), style, width in zip(spectra.items(), _SPECTRA, widths, strict=False):
         values = _singular_values(name, spectrum)
+        if values[0] == 0:  # no largest to divide by, and no place on a logarithmic scale
+            axes.plot([], [], linestyle="none", label=f"{drawn_name(name)}: zero")
+            continue
         shares = np.where(values > 0, values / values[0], np.nan)
         index = np.arange(1, len(shares) + 1)
         (curve,) = axes.plot(
@@ -204,8 +208,6 @@ def _singular_values(name: str, spectrum: Spectrum | np.ndarray | Tensor) -> Flo
     values = _array(spectrum.singular_values if isinstance(spectrum, Spectrum) else spectrum)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all() or values.min() < 0:
         raise InputError(f"the spectrum of {name} is no list of singular values: finite, zero or above")
-    if values.max() == 0:
-        raise InputError(f"{name} is zero, so that its singular values have no largest to be divided by; leave it out")
     return np.sort(values)[::-1]
 
 

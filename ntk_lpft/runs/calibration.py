@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from ntk_lpft.runs.folder import RunFolder
+from ntk_lpft.runs.schemas import check_measures
 from ntk_lpft.storage import read_table, write_json, write_table
 
 
@@ -45,4 +46,7 @@ class CalibrationRun(RunFolder):
         Raises:
             InputError: The table is missing, damaged or altered.
         """
-        return read_table(self.believed(self.MEASURES), ("split", "stage", "measure", "value"), ("value",))
+        table = read_table(self.believed(self.MEASURES), ("split", "stage", "measure", "value"), ("value",))
+        levels = table[table["stage"] != "change"]
+        check_measures(self.file(self.MEASURES), levels["measure"], levels["value"])
+        return table

@@ -10,6 +10,7 @@ from torch import Tensor
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import read_json
 from ntk_lpft.runs.folder import Inputs, RunFolder
+from ntk_lpft.runs.schemas import Metrics, check_columns, check_json, check_measures
 from ntk_lpft.runs.tracking_log import read_tracking
 from ntk_lpft.storage import read_table, read_tensors, write_json, write_table, write_tensors
 
@@ -124,6 +125,16 @@ class FinetuneRun(RunFolder):
         below = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
         return [*super().sealed_files(), *(path.relative_to(self.path).as_posix() for path in below)]
 
+    def check_model(self) -> None:
+        """Make sure that the model of a complete run is as it was written.
+
+        Raises:
+            InputError: A file of it is gone or was altered.
+        """
+        for name in self.sealed_names() if self.file(self.METRICS).is_file() else ():
+            if name.startswith(f"{self.MODEL}/"):
+                self.believed(name)
+
     def metrics(self) -> dict[str, Any]:
         """Read what was measured at the end.
 
@@ -139,10 +150,22 @@ class FinetuneRun(RunFolder):
             raise InputError(f"{self.path} holds no finished run (it has no {self.METRICS}); finish it with --resume")
         path = self.believed(self.METRICS)
         content = read_json(path)
-        texts = all(isinstance(content.get(name), str) for name in ("method", "model", "dataset"))
-        if not texts or not isinstance(content.get("seed"), int):
-            raise InputError(f"{path} is damaged, or was not written by `{self.COMMAND}`")
+        check_json(path, content, Metrics)
+        self._check_config(content)
         return content
+
+    def _check_config(self, metrics: Mapping[str, Any]) -> None:
+        """Refuse metrics of another run than that of the settings."""
+        if not self.begun and self.CONFIG not in self.sealed_names():
+            return
+        config = self.config()
+        options = {**config.get("options", {}), "dataset": config.get("dataset")}
+        for name in ("method", "model", "seed", "dataset"):
+            if options.get(name) is not None and options[name] != metrics[name]:
+                raise InputError(
+                    f"{self.path} holds files of two runs: {self.CONFIG} says {name} {options[name]}, {self.METRICS} "
+                    f"{metrics[name]}; run it again"
+                )
 
     def write_predictions(
         self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], description: Mapping[str, Any]
@@ -167,7 +190,8 @@ class FinetuneRun(RunFolder):
                 f"run folder {self.path} has no {self.PREDICTIONS}, so no logits; give a folder of a finished "
                 f"`{self.COMMAND}`, or files by --logits and --labels"
             )
-        tensors, _ = read_tensors(self.believed(self.PREDICTIONS))
+        tensors, about = read_tensors(self.believed(self.PREDICTIONS))
+        self._check_description(about)
         names = [name.removesuffix("/logits") for name in sorted(tensors) if name.endswith("/logits")]
         if not names:
             raise InputError(f"{path} holds no logits (tensors SPLIT/logits); train the run again")
@@ -175,6 +199,18 @@ class FinetuneRun(RunFolder):
         if lacking:
             raise InputError(f"{path} has logits of {lacking[0]} but no labels; train the run again")
         return {name: (tensors[f"{name}/logits"], tensors[f"{name}/labels"]) for name in names}
+
+    def _check_description(self, about: Mapping[str, Any]) -> None:
+        """Refuse logits of another run than that of the metrics."""
+        if not self.file(self.METRICS).is_file():
+            return
+        metrics = self.metrics()
+        for name in ("method", "dataset", "seed"):
+            if name in about and about[name] != metrics[name]:
+                raise InputError(
+                    f"{self.path} holds files of two runs: {self.PREDICTIONS} is of {name} {about[name]}, "
+                    f"{self.METRICS} of {metrics[name]}; run it again"
+                )
 
     def tracking(self) -> pd.DataFrame | None:
         """Read what was tracked during training.
@@ -199,9 +235,11 @@ class FinetuneRun(RunFolder):
         return self._log(self.PROBE_PATH)
 
     def _log(self, name: str) -> pd.DataFrame | None:
-        if not self.file(name).is_file() and not self.sealed(name):
+        if not self.file(name).is_file() and name not in self.sealed_names():
             return None
-        return read_tracking(self.believed(name))
+        table = read_tracking(self.believed(name))
+        check_measures(self.file(name), table["measure"], table["value"])
+        return table
 
     def write_comparison(self, one_step: pd.DataFrame, flow: pd.DataFrame) -> None:
         """Write how far predictions of single steps, and of many, are from the real ones."""
@@ -250,4 +288,6 @@ class HeadScaleGrid(RunFolder):
             InputError: The table is missing, damaged or altered.
         """
         numbers = [name for name in self.COLUMNS if name != "split"]
-        return read_table(self.believed(self.GRID), self.COLUMNS, numbers)
+        table = read_table(self.believed(self.GRID), self.COLUMNS, numbers)
+        check_columns(self.file(self.GRID), table)
+        return table

@@ -11,6 +11,7 @@ from ntk_lpft.json_files import plain, read_json
 from ntk_lpft.runs.guard import check_no_input, check_not_an_input, check_owned
 from ntk_lpft.runs.ledger import Ledger
 from ntk_lpft.runs.lock import folder_lock
+from ntk_lpft.runs.schemas import Config, check_json
 from ntk_lpft.storage import remove_partials, write_json
 
 _PROMISE = "checksums"  # the setting that tells a run that is not complete from one of a version without checksums
@@ -78,9 +79,9 @@ class RunFolder:
         """Paths, from the folder, of the files that get a checksum."""
         return [name for name in self.RESULTS if self.file(name).is_file()]
 
-    def sealed(self, name: str) -> bool:
-        """Whether the complete run had a file of that name."""
-        return self.file(CHECKSUMS).is_file() and name in read_checksums(self.path)
+    def sealed_names(self) -> list[str]:
+        """Paths, from the folder, of the files that the complete run had; none of one that is not complete."""
+        return list(read_checksums(self.path)) if self.file(CHECKSUMS).is_file() else []
 
     def believed(self, name: str) -> Path:
         """Find a file, and make sure that it is as the run wrote it.
@@ -272,7 +273,10 @@ class RunFolder:
         Raises:
             InputError: They are missing, damaged or altered.
         """
-        return read_json(self.believed(self.CONFIG))
+        path = self.believed(self.CONFIG)
+        content = read_json(path)
+        check_json(path, content, Config)
+        return content
 
     def check_same(self, content: Mapping[str, Any], parts: Sequence[str], ignored: Sequence[str] = ()) -> None:
         """Refuse to go on with a run under other settings.

@@ -1,14 +1,20 @@
 """The folder of ``python -m ntk_lpft.compute``: a kernel, what it says, and pictures of it."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pandas as pd
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.json_files import read_json
+from ntk_lpft.json_files import read_json, without_nan
 from ntk_lpft.runs.folder import RunFolder
-from ntk_lpft.storage import read_table, read_tensors, write_json, write_table
+from ntk_lpft.runs.schemas import KernelSummary, check_json
+from ntk_lpft.storage import read_description, read_table, read_tensors, write_json, write_table
+
+
+def _text(value: Any) -> str:
+    return json.dumps(without_nan(value), sort_keys=True)
 
 
 class KernelRun(RunFolder):
@@ -96,6 +102,21 @@ class KernelRun(RunFolder):
             The content of ``summary.json``.
 
         Raises:
-            InputError: It is missing, damaged or altered.
+            InputError: It is missing, damaged or altered, says what cannot be, or the kernel beside it is another's.
         """
-        return read_json(self.believed(self.SUMMARY))
+        path = self.believed(self.SUMMARY)
+        content = read_json(path)
+        check_json(path, content, KernelSummary)
+        self._check_kernel(content)
+        return content
+
+    def _check_kernel(self, summary: Mapping[str, Any]) -> None:
+        """Refuse a kernel of another computation than that of the summary."""
+        if not self.file(self.KERNEL).is_file() or "kernel" not in summary:
+            return
+        parts = read_description(self.believed(self.KERNEL)).get("ntk", {})
+        if "train" not in parts or _text(parts["train"].get("metadata")) != _text(summary["kernel"]):
+            raise InputError(
+                f"{self.path} holds files of two runs: {self.KERNEL} is not of the computation that {self.SUMMARY} "
+                "tells of; run it again"
+            )

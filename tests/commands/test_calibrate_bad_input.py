@@ -121,7 +121,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
                                  "logits of ood.x have 2 classes, those of validation 3"),
     "metrics that are no JSON": (run_of(split("validation"), "{"), "cannot be read as JSON"),
     "metrics of something else": (run_of(split("validation"), "{}"),
-                                  "metrics.json is damaged, or was not written by `python -m ntk_lpft.finetune`"),
+                                  "metrics.json is damaged: method is missing"),
     "a run twice": (lambda folder: [*run_of(split("validation"))(folder), str(folder / "." / "run")],
                     "is given twice"),
 }  # fmt: skip

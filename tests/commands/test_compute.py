@@ -271,6 +271,16 @@ def test_a_run_that_crashed_goes_on(
     assert (folder / "statistics.csv").read_bytes() == (plain / "statistics.csv").read_bytes()
 
 
+def test_a_head_of_zeros_has_all_but_the_shares_of_f(run: Run) -> None:
+    """Seen through it, F is zero, which has no place on a logarithmic scale and no shares."""
+    folder = run("--head-scale", "0")
+    assert {path.name for path in folder.iterdir()} >= FILES - {"group_shares.png"}
+    summary = json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
+    rows = {row["kernel"]: row for row in summary["statistics"]}
+    assert (rows["F"]["frobenius_norm"], rows["F"]["rank"]) == (0, 0)
+    assert rows["P"]["frobenius_norm"] == pytest.approx(rows["P+F"]["frobenius_norm"], rel=1e-12)
+
+
 def test_a_run_that_stopped_between_passes_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("--engine", "per_example", "--memory-budget", "1MB")
     plain = run(*words, out="plain")
@@ -289,6 +299,13 @@ def test_a_run_that_stopped_between_passes_goes_on(run: Run, monkeypatch: pytest
     assert {path.name for path in (plain.parent / "out").glob("[!.]*")} == {"partial.safetensors"}
     folder = run(*words)
     assert NTKDecomposition.load(folder).metadata["this_run"]["resumed_after_passes"] == 1
+    summaries = [json.loads((each / "summary.json").read_text()) for each in (plain, folder)]
+    timings = [summary["kernel"].pop("this_run") for summary in summaries]
+    assert [timing["resumed_after_passes"] for timing in timings] == [0, 1]
+    assert summaries[0] == summaries[1]
+    for name in ("config.json", "statistics.csv", "groups.csv"):
+        contents = [(each / name).read_text().replace(str(each), "") for each in (plain, folder)]
+        assert contents[0] == contents[1], name
     assert_identical(plain, folder)
 
 

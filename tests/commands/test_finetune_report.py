@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ntk_lpft.commands.finetune.report import closing_table, without_nan
+from ntk_lpft.commands.finetune.report import closing_table
+from ntk_lpft.json_files import without_nan
 
 
 def metrics(**head: float) -> dict:

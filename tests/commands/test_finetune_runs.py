@@ -186,6 +186,11 @@ def test_a_killed_run_goes_on_to_the_same_end(
     assert not [path for path in out.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
     assert main([*words_of(place, "--method", method, "--output_dir", out), "--resume"]) == 0
     assert contents(out) == contents(runs[method])
+    metrics = [metrics_of(out), metrics_of(runs[method])]
+    timings = [each["training"].pop("this_run") for each in metrics]
+    assert [timing["resumed_at_step"] > 0 for timing in timings] == [True, False]
+    assert metrics[0] == metrics[1]
+    assert (out / "config.json").read_bytes() == (runs[method] / "config.json").read_bytes()
 
 
 def test_a_finished_run_is_shown_again(runs: dict[str, Path], place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -359,7 +364,7 @@ def test_results_are_not_overwritten(
     runs: dict[str, Path], place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(runs["ft"])
-    assert main(words_of(place, "--method", "ft", "--output_dir", runs["ft"])) == 2
+    assert main(words_of(place, "--method", "ft", "--output_dir", runs["ft"], "--seed", "5")) == 2
     assert "already holds" in capsys.readouterr().err
     other = [*words_of(place, "--method", "ft", "--output_dir", runs["ft"]), "--resume", "--seed", "5"]
     assert main(other) == 2

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.bit_flips import restored
 from helpers.probe_samples import drawn_split, split_of
 from helpers.zoo import ZOO, ragged_rows
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from ntk_lpft.classifier import Classifier, LinearHeadClassifier
 from ntk_lpft.errors import InputError
-from ntk_lpft.finetuning.checkpoint import last_checkpoint, trainable_weights
+from ntk_lpft.finetuning.checkpoint import last_checkpoint
 from ntk_lpft.finetuning.defaults import training_defaults
 from ntk_lpft.finetuning.trainer import ClassifierTrainer, labelled_rows, padded_batch, score
 from ntk_lpft.tasks import EncodedSplit
@@ -61,6 +62,11 @@ def trainer_of(
 ) -> ClassifierTrainer:
     found = Classifier.of(model, train)
     return ClassifierTrainer(found, arguments, train, validation, metric=metric, callbacks=callbacks)
+
+
+def trainable_weights(model: nn.Module) -> Weights:
+    """Copy the parameters that training changes."""
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 class AtEach(TrainerCallback):
@@ -189,17 +195,10 @@ def test_training_goes_on_from_a_checkpoint_bit_by_bit(tmp_path: Path, stop: int
               "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1,
               "load_best_model_at_end": False}  # fmt: skip
 
-    class Crash(Exception):
-        pass
-
-    def crash(state: Any, _: nn.Module) -> None:
-        if state.global_step == stop:
-            raise Crash
-
     whole = classifier(dropout=0.3)
     trainer_of(whole, settings(tmp_path / "whole", **common)).train()
     model = classifier(dropout=0.3)
-    broken = trainer_of(model, settings(tmp_path / "b", **common), callbacks=[AtEach("on_step_end", crash)])
+    broken = trainer_of(model, settings(tmp_path / "b", **common), callbacks=[crash_at(stop)])
     with pytest.raises(Crash):
         broken.train()
     checkpoint = last_checkpoint(tmp_path / "b")
@@ -211,6 +210,58 @@ def test_training_goes_on_from_a_checkpoint_bit_by_bit(tmp_path: Path, stop: int
     plain = classifier()
     trainer_of(plain, settings(tmp_path / "plain", **common)).train()
     assert not torch.equal(plain.classifier.weight, whole.classifier.weight)  # dropout did something
+
+
+class Crash(Exception):
+    """What breaks a run off."""
+
+
+def crash_at(step: int) -> AtEach:
+    def crash(state: Any, _: nn.Module) -> None:
+        if state.global_step == step:
+            raise Crash
+
+    return AtEach("on_step_end", crash)
+
+
+def test_a_run_that_was_moved_ends_with_its_best_epoch(tmp_path: Path) -> None:
+    """It may be one of before the move, whose checkpoint's old path is written down and leads nowhere."""
+    # The worst loss is as good a measure as any, and is that of the first epoch.
+    common = {"num_train_epochs": 4, "optim": "sgd", "metric_for_best_model": "loss", "greater_is_better": True,
+              "save_total_limit": 1}  # fmt: skip
+    whole = classifier()
+    trainer = trainer_of(whole, settings(tmp_path / "whole", **common))
+    trainer.train()
+    best = trainer.state.best_global_step
+    last = trainer.state.max_steps
+    assert best < last - 1
+    with pytest.raises(Crash):
+        trainer_of(classifier(), settings(tmp_path / "a", **common), callbacks=[crash_at(last)]).train()
+    (tmp_path / "a").rename(tmp_path / "b")
+    found = last_checkpoint(tmp_path / "b")
+    assert found is not None
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {found.name, f"checkpoint-{best}"}
+    model = classifier()
+    trainer_of(model, settings(tmp_path / "b", **common)).train(resume_from_checkpoint=str(found))
+    assert_identical(trainable_weights(model), trainable_weights(whole))
+
+
+def test_a_checkpoint_that_was_altered_is_not_gone_on_from(tmp_path: Path) -> None:
+    with pytest.raises(Crash):
+        trainer_of(classifier(), settings(tmp_path), callbacks=[crash_at(3)]).train()
+    found = last_checkpoint(tmp_path)
+    assert found is not None
+    names = {path.name for path in found.iterdir()}
+    assert names == {"checksums.json", "optimizer.safetensors", "random-0.safetensors", "schedule.safetensors",
+                     "trainer_state.json", "weights.safetensors"}  # fmt: skip
+    for name in sorted(names):
+        with restored(found / name) as content:
+            (found / name).unlink()
+            with pytest.raises(InputError, match=rf"{name} (is gone|does not exist)"):
+                trainer_of(classifier(), settings(tmp_path)).train(resume_from_checkpoint=str(found))
+            (found / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+            with pytest.raises(InputError, match=r"altered|damaged|cannot be read as JSON"):
+                trainer_of(classifier(), settings(tmp_path)).train(resume_from_checkpoint=str(found))
 
 
 def test_nothing_is_pickled_and_nothing_printed(

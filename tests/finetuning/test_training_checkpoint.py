@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,35 +13,42 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.bit_flips import FLIPS, flipped, restored
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.checkpoint import (
     OPTIMIZER,
     SCHEDULE,
+    TRAINER_STATE,
     WEIGHTS,
     checkpoint_step,
     last_checkpoint,
     load_state,
     load_weights,
+    random_file,
     random_state,
-    relocate,
     remove_checkpoints,
+    remove_oldest,
     save_state,
     save_weights,
+    seal_checkpoint,
     set_random_state,
-    trainable_weights,
+    unseal_checkpoint,
 )
+from ntk_lpft.storage import write_tensors
 
-NUMBERS = st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), st.text())
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+NUMBERS = st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), TEXTS)
 TREES = st.recursive(
     NUMBERS,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.tuples(inner, inner),
-        st.dictionaries(st.one_of(st.text(), st.integers()), inner, max_size=3),
+        st.dictionaries(st.one_of(TEXTS, st.integers(-(2**60), 2**60)), inner, max_size=3),
     ),
     max_leaves=12,
 )
@@ -121,13 +129,11 @@ def test_all_generators_go_on_where_they_were(tmp_path: Path) -> None:
     assert [draws(), draws()] == expected
 
 
-def test_weights_are_those_that_train_and_copies() -> None:
+def test_weights_are_those_that_train(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
-    found = trainable_weights(model)
-    assert set(found) == {"1.weight", "1.bias"}
-    found["1.weight"].zero_()
-    assert model[1].weight.any()
+    save_weights(tmp_path / "w.safetensors", model)
+    assert set(load_file(tmp_path / "w.safetensors")) == {"1.weight", "1.bias"}
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -136,29 +142,89 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         load_weights(tmp_path / "w.safetensors", nn.Sequential(nn.Linear(2, 2)))
 
 
+def test_weights_must_have_the_models_shapes_and_dtypes(tmp_path: Path) -> None:
+    """Not even a row that could stand for all, or a number of another kind, is taken."""
+    model = nn.Linear(3, 2)
+    for altered in ({"weight": torch.ones(1, 3)}, {"bias": torch.ones(1)}, {"weight": torch.ones(2, 3).double()}):
+        write_tensors(tmp_path / "w.safetensors", {**dict(model.named_parameters()), **altered}, {})
+        before = model.weight.detach().clone()
+        with pytest.raises(InputError, match=r"w\.safetensors holds (weight|bias) as .* of shape .*--overwrite"):
+            load_weights(tmp_path / "w.safetensors", model)
+        assert torch.equal(model.weight, before)
+
+
 @pytest.mark.parametrize("length", [0, 7, 60])
 def test_damaged_files_are_named(tmp_path: Path, length: int) -> None:
     file = tmp_path / "checkpoint-4" / WEIGHTS
     file.parent.mkdir()
-    save_weights(file, nn.Linear(2, 2))
-    file.write_bytes(file.read_bytes()[:length])
-    with pytest.raises(InputError, match=r"weights\.safetensors is damaged .* delete .*checkpoint-4.* --overwrite"):
-        load_weights(file, nn.Linear(2, 2))
-    save_state(file, {"a": torch.ones(2)})
-    file.with_suffix(".json").write_text('{"pairs": [')
-    with pytest.raises(InputError, match=r"weights\.json is damaged"):
-        load_state(file)
+    for write, read in (
+        (lambda: save_weights(file, nn.Linear(2, 2)), lambda: load_weights(file, nn.Linear(2, 2))),
+        (lambda: save_state(file, {"a": torch.ones(2)}), lambda: load_state(file)),
+    ):
+        write()
+        file.write_bytes(file.read_bytes()[:length])
+        with pytest.raises(InputError, match=r"weights\.safetensors is missing, damaged or was altered; delete .*-4 "):
+            read()
 
 
 def make_checkpoint(folder: Path, step: int, best: Path | None = None) -> Path:
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
+    torch.manual_seed(step)
     save_weights(path / WEIGHTS, nn.Linear(2, 2))
     for name in (OPTIMIZER, SCHEDULE):
-        save_state(path / name, {"step": step})
-    state = {"global_step": step, "best_model_checkpoint": None if best is None else str(best)}
+        save_state(path / name, {"step": step, "moments": [torch.rand(3), 0.1]})
+    save_state(random_file(path, 0), random_state())
+    state = {"global_step": step, "max_steps": 12, "best_model_checkpoint": None if best is None else str(best)}
     (path / "trainer_state.json").write_text(json.dumps(state))
+    seal_checkpoint(path)
     return path
+
+
+def everything(checkpoint: Path) -> Any:
+    """Read all of a checkpoint, as training does that goes on from it."""
+    assert last_checkpoint(checkpoint.parent) == checkpoint
+    model = nn.Linear(2, 2)
+    load_weights(checkpoint / WEIGHTS, model)
+    states = [load_state(checkpoint / name) for name in (OPTIMIZER, SCHEDULE)]
+    set_random_state(load_state(random_file(checkpoint, 0)))
+    return dict(model.state_dict()), states, float(torch.rand(())), json.loads((checkpoint / TRAINER_STATE).read_text())
+
+
+@pytest.mark.parametrize(
+    "name", [WEIGHTS, OPTIMIZER, SCHEDULE, "random-0.safetensors", "trainer_state.json", "checksums.json"]
+)
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path, name: str) -> None:
+    checkpoint = make_checkpoint(tmp_path, 8)
+    refused = flipped(checkpoint / name, lambda: everything(checkpoint))
+    assert refused > (0.5 if name == "checksums.json" else 0.99) * FLIPS
+    (checkpoint / name).unlink()
+    if name == "checksums.json":
+        assert last_checkpoint(tmp_path) is None  # half of one
+    else:
+        with pytest.raises(InputError, match=rf"{name} is gone; delete \S+checkpoint-8 to go on from an earlier"):
+            last_checkpoint(tmp_path)
+
+
+def test_files_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
+    one, other = make_checkpoint(tmp_path / "a", 8), make_checkpoint(tmp_path / "b", 9)
+    for name in (WEIGHTS, OPTIMIZER, SCHEDULE, "trainer_state.json"):
+        with restored(one / name):
+            shutil.copy(other / name, one / name)
+            with pytest.raises(InputError, match=rf"{name} was altered after it was written .* delete"):
+                last_checkpoint(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"global_step": 9}, {"global_step": 10**9}, {"global_step": None}, {"max_steps": 7}, {"max_steps": "x"}]
+)
+def test_steps_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    checkpoint = make_checkpoint(tmp_path, 8)
+    state = json.loads((checkpoint / TRAINER_STATE).read_text())
+    (checkpoint / TRAINER_STATE).write_text(json.dumps({**state, **changes}))
+    seal_checkpoint(checkpoint)
+    with pytest.raises(InputError, match=r"trainer_state\.json says step .* of .*, which cannot be; delete"):
+        last_checkpoint(tmp_path)
 
 
 def files_of(path: Path) -> Iterator[str]:
@@ -178,26 +244,45 @@ def test_the_last_checkpoint_is_the_one_of_most_steps(tmp_path: Path) -> None:
         "checkpoint-2", "checkpoint-9", "checkpoint-10", "checkpoint-of-mine", "runs"}  # fmt: skip
 
 
-def test_a_checkpoint_that_lacks_anything_is_removed(tmp_path: Path) -> None:
+def test_half_a_checkpoint_is_removed(tmp_path: Path) -> None:
+    """Of a run killed while it wrote one, or removed one."""
     whole = make_checkpoint(tmp_path, 4)
-    for name in files_of(whole):
-        half = make_checkpoint(tmp_path, 8)
-        (half / name).unlink()
-        assert last_checkpoint(tmp_path) == whole
-        assert not half.exists()
-    torn = make_checkpoint(tmp_path, 8)
-    (torn / "trainer_state.json").write_text('{"global_step": 8, "best')
+    half = make_checkpoint(tmp_path, 8)
+    unseal_checkpoint(half)
     assert last_checkpoint(tmp_path) == whole
-    assert not torn.exists()
+    assert not half.exists()
 
 
-def test_a_moved_run_finds_its_best_checkpoint(tmp_path: Path) -> None:
-    for step in (4, 8):
-        make_checkpoint(tmp_path / "before", step, best=tmp_path / "before" / "checkpoint-4")
-    (tmp_path / "before").rename(tmp_path / "after")
-    relocate(tmp_path / "after" / "checkpoint-8")
-    state = json.loads((tmp_path / "after" / "checkpoint-8" / "trainer_state.json").read_text())
-    assert state == {"global_step": 8, "best_model_checkpoint": str(tmp_path / "after" / "checkpoint-4")}
+def test_a_removed_checkpoint_loses_its_checksums_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = make_checkpoint(tmp_path, 4)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: (path / WEIGHTS).unlink())  # killed after the first file
+    remove_checkpoints(tmp_path)
+    monkeypatch.undo()
+    assert checkpoint.exists()
+    assert last_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "best", "left"),
+    [
+        (None, None, {2, 4, 6, 8}),
+        (0, None, {2, 4, 6, 8}),
+        (3, None, {4, 6, 8}),
+        (1, None, {8}),
+        (1, 4, {4, 8}),
+        (2, 4, {4, 8}),
+        (3, 2, {2, 6, 8}),
+        (2, 8, {6, 8}),
+        (9, 2, {2, 4, 6, 8}),
+    ],
+)
+def test_the_oldest_are_removed_but_neither_the_last_nor_the_best(
+    tmp_path: Path, limit: int | None, best: int | None, left: set[int]
+) -> None:
+    for step in (2, 4, 6, 8):
+        make_checkpoint(tmp_path, step)
+    remove_oldest(tmp_path, limit, None if best is None else f"elsewhere/checkpoint-{best}")
+    assert {checkpoint_step(path) for path in tmp_path.iterdir()} == left
 
 
 def test_checkpoints_are_removed_and_logs_stay(tmp_path: Path) -> None:

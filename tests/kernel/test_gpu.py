@@ -31,10 +31,18 @@ def test_cuda_agrees_with_the_cpu(name: str, precision: str, tolerance: float, o
     assert error(ntk.row_logits.double(), exact.row_logits) <= tolerance
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "deberta-v2"])
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_two_runs_on_cuda_give_the_same_bits(name: str) -> None:
     model, rows = ZOO[name].build(dtype=torch.float32).cuda(), ragged_rows(ZOO[name])
     assert_identical(compute_ntk(model, rows), compute_ntk(model, rows))
+
+
+def test_two_runs_of_a_model_that_gathers_agree_to_rounding() -> None:
+    """PyTorch adds gradients of ``gather``, of which DeBERTa's attention is made, on CUDA in no fixed order."""
+    model, rows = ZOO["deberta-v2"].build(dtype=torch.float32).cuda(), ragged_rows(ZOO["deberta-v2"])
+    one, two = compute_ntk(model, rows), compute_ntk(model, rows)
+    assert torch.equal(one.feature_kernel, two.feature_kernel)
+    assert error(one.ft_effective.double(), two.ft_effective.double()) < 1e-5
 
 
 def test_tf32_is_used_only_where_it_is_asked_for() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntk_lpft.kernel.gradients import keep_active, sum_by_token
+from ntk_lpft.kernel.gradients import add_at_, keep_active, sum_by_token
 
 many = settings(max_examples=50, deadline=None, derandomize=True)
 sizes = st.integers(1, 5)
@@ -78,3 +80,22 @@ def test_sums_by_token_are_the_gradient_of_an_embedding() -> None:
             mine = record.owners == n
             dense[record.tokens[mine]] = record.values[mine, 0]
             assert torch.allclose(dense, gradient, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(), (64,)])
+def test_values_of_one_row_are_added_one_after_the_other(shape: tuple[int, ...]) -> None:
+    """By any number of threads: the sum in float32 is that of NumPy, which adds them in their order, bit by bit."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randint(0, 50, (200_000 if not shape else 8_000,), generator=generator)
+    values = torch.randn(len(places), *shape, generator=generator)
+    expected = np.zeros((50, *shape), dtype=np.float32)
+    np.add.at(expected, places.numpy(), values.numpy())
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 4) * 4:
+            torch.set_num_threads(threads)
+            found = torch.zeros(50, *shape)
+            add_at_(found, places, values)
+            assert found.numpy().tobytes() == expected.tobytes(), threads
+    finally:
+        torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,14 @@ def test_a_rank_of_zero_has_no_marker():
     assert legend_of(figure) == ["P, rank 0"]
 
 
+@pytest.mark.parametrize("others", [{}, {"P": np.array([2.0, 1.0])}])
+def test_a_kernel_of_zeros_is_named_and_has_no_line(others: dict[str, np.ndarray], tmp_path: Path):
+    figure = pictures.singular_values({**others, "F": np.zeros(3)})
+    assert legend_of(figure) == [*others, "F: zero"]
+    assert len(figure.axes[0].get_lines()[-1].get_xdata()) == 0
+    pictures.save(figure, tmp_path / "x.png")
+
+
 def test_curves_differ_by_more_than_colour():
     figure = pictures.singular_values({str(index): np.array([2.0, 1.0]) for index in range(7)})
     lines = figure.axes[0].get_lines()
@@ -65,7 +74,6 @@ def test_curves_differ_by_more_than_colour():
     [
         ({}, "0 spectra"),
         ({str(index): np.ones(2) for index in range(8)}, "8 spectra"),
-        ({"F": np.zeros(3)}, "F is zero"),
         ({"F": np.array([])}, "spectrum of F"),
         ({"F": np.ones((2, 2))}, "spectrum of F"),
         ({"F": np.array([1.0, -1.0])}, "spectrum of F"),

@@ -17,6 +17,7 @@ from analysis.experiments.folders import FeatureRun, ScalingRun
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import NTKDecomposition
 from ntk_lpft.kernel.decomposition import save_parts
+from ntk_lpft.model_sources import resolve_source
 from ntk_lpft.runs import CalibrationRun, FinetuneRun, HeadScaleGrid, KernelRun, RunFolder, TrackingLog
 from ntk_lpft.runs.tracking_log import Measurement
 
@@ -38,7 +39,7 @@ def kernel_run(folder: Path, scale: float = 1.0) -> KernelRun:
 
 def finetune_run(folder: Path, scale: float = 1.0) -> FinetuneRun:
     run = FinetuneRun(folder)
-    run.write_config({"options": {"seed": 1}, "label_names": ["a", "b"]})
+    run.write_config({"options": {"seed": 3}, "label_names": ["a", "b"]})
     log = TrackingLog(run.file(run.TRACKING))
     log.append(0, 0.0, [Measurement("train", "loss", 0.7 * scale)])
     log.append(1, 1.0, [Measurement("train", "loss", 0.5 * scale)])
@@ -155,6 +156,11 @@ def test_the_models_files_have_checksums(tmp_path: Path) -> None:
     run.believed("model/config.json")
     (tmp_path / "model" / "config.json").write_text("{ }")
     with pytest.raises(InputError, match=r"model/config\.json was altered"):
-        run.believed("model/config.json")
+        run.check_model()
+    with pytest.raises(InputError, match=r"model/config\.json was altered"):
+        resolve_source(tmp_path)
+    (tmp_path / "model" / "config.json").unlink()
+    with pytest.raises(InputError, match=r"model/config\.json is gone"):
+        run.check_model()
     with pytest.raises(InputError, match=r"mine\.csv has no checksum in checksums\.json"):
         run.believed("mine.csv")

@@ -18,6 +18,7 @@ from ntk_lpft.storage import tensor_digest
 from ntk_lpft.tasks.fingerprint import digest
 
 FIT_SPLIT = "validation"
+_SAME = 1e-5  # of a measure computed again in float64, from logits that were written in float32
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,10 @@ def _read_run(folder: Path) -> PredictedRun:
     wanted = [FIT_SPLIT, *others, *(name for name in predictions if name.startswith("ood."))]
     splits = {name: Predictions.from_logits(*predictions[name], f"{name} logits of {path}") for name in wanted}
     _check_classes(splits, str(path))
-    head = metrics["head"] if isinstance(metrics.get("head"), dict) else {}
-    norms = {name: float(value) for name, value in head.items() if _is_norm(value)}
+    for name, predictions_of_split in splits.items():
+        _check_measured(predictions_of_split, metrics.get("splits", {}).get(name, {}), f"{name} logits of {path}")
+    head = metrics.get("head", {})
+    norms = {name: float(value) for name, value in head.items() if value is not None}
     return PredictedRun(
         str(folder),
         splits,
@@ -132,8 +135,20 @@ def _read_run(folder: Path) -> PredictedRun:
     )
 
 
-def _is_norm(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+def _check_measured(predictions: Predictions, measured: Mapping[str, Any], where: str) -> None:
+    """Refuse logits and labels that are not those that the run was measured on."""
+    found = {
+        "rows": predictions.num_samples,
+        "accuracy": float(predictions.correct.mean()),
+        "loss": float(predictions.nll.mean()),
+    }
+    for name, value in found.items():
+        told = measured.get(name)
+        if told is not None and not math.isclose(value, told, rel_tol=_SAME, abs_tol=_SAME):
+            raise InputError(
+                f"{where} have {name} {value:.6g}, {FinetuneRun.METRICS} says {told:.6g}: logits or labels were "
+                "altered, or are of another run; train it again"
+            )
 
 
 def _method(metrics: Mapping[str, Any], norms: Mapping[str, float]) -> str:

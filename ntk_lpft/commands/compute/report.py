@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ntk_lpft import pictures
 from ntk_lpft.classifier.rows import unwrapped
 from ntk_lpft.commands.text import text_table
+from ntk_lpft.json_files import without_nan
 from ntk_lpft.kernel import NTKDecomposition
 from ntk_lpft.probing.spread import describe_spread
 from ntk_lpft.runs import KernelRun
@@ -155,7 +156,7 @@ def write(
             "head_norm": head_norm,
             "probe": probe,
             "accuracy": "pair accuracies are per (sample, class), as published; their base rate is (C - 1) / C",
-            "kernel": train.metadata,
+            "kernel": without_nan(train.metadata),
         },
     )
 

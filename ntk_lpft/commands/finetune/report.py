@@ -1,6 +1,5 @@
 """What the ``finetune`` command says of a run: the closing table, pictures, and the table over head scales."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,15 +86,6 @@ def draw_comparison(run: FinetuneRun, comparison: Comparison) -> None:
     pictures.save(pictures.step_error_picture(comparison.one_step), run.file(run.ONE_STEP_PICTURE))
     flow = pictures.flow_picture(comparison.flow, comparison.rate_in_eigenvalues)
     pictures.save(flow, run.file(run.FLOW_PICTURE))
-
-
-def without_nan(value: Any) -> Any:
-    """Put None for numbers that are undefined or infinite, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(run: FinetuneRun) -> None:

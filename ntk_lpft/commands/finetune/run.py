@@ -28,6 +28,7 @@ from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint, rem
 from ntk_lpft.finetuning.evaluation import encoded_splits, predict_splits, split_metrics
 from ntk_lpft.finetuning.methods import HeadStart, Start, check_start, fine_tune, prepare_start
 from ntk_lpft.finetuning.settings import Method
+from ntk_lpft.json_files import without_nan
 from ntk_lpft.prediction import compare_with_training
 from ntk_lpft.probing import cached_features
 from ntk_lpft.probing.cache import Say
@@ -120,9 +121,10 @@ def _train_inside(settings: RunSettings, task: Task, run: FinetuneRun, arguments
     head_start = HeadStart(options.head_init, options.head_scale[0], options.scale_bias, task.label_names)
     check_start(classifier, splits, options, head_start)
     samples = _ProbeSamples.draw(options, splits, arguments.seed)
-    if writes and not options.resume:
-        run.clear()
-        run.write_config(config)
+    if writes:
+        if not options.resume:
+            run.clear()
+        run.write_config(config)  # also of a run that goes on, as not all of what is there was compared with it
     with arguments.main_process_first(desc="features of the pretrained model"):
         reference = {
             name: cached_features(classifier, split, progress=writes, say=say).features
@@ -183,6 +185,7 @@ def _config(settings: RunSettings, task: Task, splits: Mapping[str, EncodedSplit
             for name, split in splits.items()
         },
         "label_names": list(task.label_names),
+        "dataset": task.name,
         "source": task.source,
         "metric": task.metric,
     }
@@ -313,6 +316,6 @@ def _finish(
     if start.probe is not None:
         metrics["probe"] = {"solver": start.probe.solver, **start.probe.settings, "accuracy": start.probe.accuracies}
     report.draw(run, options.method)
-    run.write_metrics(report.without_nan(metrics))
+    run.write_metrics(without_nan(metrics))
     remove_checkpoints(run.file(run.CHECKPOINTS))
     report.show(run)

@@ -25,6 +25,7 @@ from ntk_lpft.commands.parsing import (
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.defaults import default_eval_rows, training_defaults
 from ntk_lpft.finetuning.training_checks import check_arguments, check_strategies, plain
+from ntk_lpft.json_files import read_json
 from ntk_lpft.options import flag_of, inputs_of
 from ntk_lpft.runs import FinetuneRun, HeadScaleGrid
 from ntk_lpft.tasks import Task
@@ -92,6 +93,12 @@ class RunSettings:
         if self.training.get("deepspeed") or self.training.get("fsdp"):
             raise InputError("DeepSpeed and FSDP are not supported; use torchrun or accelerate launch without them")
         check_strategies(self.training)
+        accelerate = self.training.get("accelerator_config")
+        if isinstance(accelerate, str) and not accelerate.lstrip().startswith("{"):
+            try:
+                read_json(Path(accelerate))
+            except InputError as error:
+                raise InputError(f"--accelerator-config: {error}; give a JSON file, or leave it out") from error
         cuda = torch.cuda.is_available() and not self.training.get("use_cpu", False)
         pinned = {} if "dataloader_pin_memory" in self.training else {"dataloader_pin_memory": cuda}
         try:
@@ -103,7 +110,7 @@ class RunSettings:
                 **pinned,
                 **self.training,
             )
-        except (ValueError, ImportError, TypeError) as error:
+        except (ValueError, ImportError, TypeError, KeyError) as error:
             raise InputError(f"training settings: {plain(error)}") from error
         check_arguments(arguments)
         # Without torchrun, Trainer would spread a batch over all GPUs and then misjudge its mean loss.

@@ -140,7 +140,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ([one, twin], "same method and seed"),
         ([tmp_path / "empty"], "no finished run"),
         ([damaged], "metrics.json cannot be read as JSON"),
-        ([foreign], "is damaged, or was not written by `python -m ntk_lpft.finetune`"),
+        ([foreign], "is damaged: dataset is missing"),
         ([one, other], "2 models or data sets"),
     ):
         assert main([str(folder) for folder in folders]) == 2

@@ -256,7 +256,7 @@ def test_a_missing_or_broken_run_is_reported_and_not_averaged(tmp_path: Path) ->
     assert text_of(table, "‖V‖", "here", method="LP") == "– (0 of 1)"
     assert math.isnan(line_of(table, method="lp")["mean"])
     expected = ["seed 3: failed (error: out of memory)", "seed 4: metrics.json is damaged", "seed 5: not run",
-                "seed 6: finished, but metrics.json is gone", "seed 7: its head norm is undefined",
+                "seed 6: finished, but metrics.json is gone", "seed 7: metrics.json is damaged: head.norm_",
                 "seed 8: its metrics.json is of seed 1", "lp, seed 1: needs a job that failed"]  # fmt: skip
     for part in expected:
         assert sum(part in line for line in table.problems) == 1, part
