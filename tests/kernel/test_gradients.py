@@ -78,3 +78,11 @@ def test_sums_by_token_are_the_gradient_of_an_embedding() -> None:
             mine = record.owners == n
             dense[record.tokens[mine]] = record.values[mine, 0]
             assert torch.allclose(dense, gradient, rtol=0, atol=1e-13)
+
+
+def test_sums_by_token_are_made_before_they_are_rounded() -> None:
+    """A thousand positions of one token, of which bfloat16 could count 256."""
+    grads = torch.ones(1, 1000, 1, 2)
+    record = sum_by_token(0, torch.full((1, 1000), 3), grads, None, torch.bfloat16)
+    assert record.values.dtype == torch.bfloat16
+    assert torch.equal(record.values.float(), torch.full((1, 1, 2), 1000.0).bfloat16().float())
