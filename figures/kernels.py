@@ -85,8 +85,10 @@ def _changed(run: KernelRun) -> int:
 def _spectra(folder: Path, changed: int) -> Spectra:
     kernel = _kernel(folder)
     return Spectra(
-        pretrain_effective_spectrum(kernel.feature_kernel, kernel.num_labels, symmetric=True),
-        kernel_spectrum(kernel.ft_effective, symmetric=True),
+        pretrain_effective_spectrum(
+            kernel.feature_kernel, kernel.num_labels, symmetric=True, computed_in=kernel.feature_rounding
+        ),
+        kernel_spectrum(kernel.ft_effective, symmetric=True, computed_in=kernel.rounding),
     )
 
 

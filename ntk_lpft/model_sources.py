@@ -10,10 +10,11 @@ from ntk_lpft.choices import BUNDLED_MODELS
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import read_json
 
-INDEX = "model.safetensors.index.json"
 MOST_LABELS = 1_000_000  # transformers gives each a name
 _MOST_LAYERS = 2000  # the deepest that are in use have a few hundred
 _LAYERS = re.compile(r"(^|_)(n_)?layers?$|^num_hidden_groups$")
+# What peft calls the description of an adapter.
+ADAPTER = "adapter_config.json"
 
 
 def check_source(name: str | Path) -> Path | None:
@@ -51,8 +52,8 @@ def resolve_source(name: str | Path) -> str:
         The folder, or the name on the Hub, as ``from_pretrained`` takes it.
 
     Raises:
-        InputError: A folder without config, weights or tokenizer; a run whose model was altered; or a path that does
-            not exist.
+        InputError: A folder without config, weights or tokenizer, with an adapter beside the weights, or whose weights
+            are pickles; a run whose model was altered; or a path that does not exist.
     """
     text = str(name)
     if text in BUNDLED_MODELS:
@@ -69,7 +70,13 @@ def resolve_source(name: str | Path) -> str:
         hint = "only .bin weights, which are pickles; convert them to safetensors" if pickled else "no weights"
         raise InputError(f"model folder {text} has {hint} (*.safetensors is needed)")
     check_sizes(read_json(folder / "config.json"), f"{folder / 'config.json'}")
-    _check_index(folder)
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        check_index(index)
+    if (folder / ADAPTER).is_file():
+        raise InputError(
+            f"model folder {text} holds an adapter ({ADAPTER}) beside the weights, which transformers would put in "
+            "unasked, frozen as all else; merge it (peft: merge_and_unload, then save_pretrained), or move it away"
+        )
     return str(folder)
 
 
@@ -94,11 +101,18 @@ def check_sizes(settings: Mapping[str, Any], where: str) -> None:
             raise InputError(f"{where} asks for {value} labels; at most {MOST_LABELS} are possible")
 
 
-def _check_index(folder: Path) -> None:
-    """Refuse an index of weights that names anything but safetensors files in the same folder."""
-    path = folder / INDEX
-    if not path.is_file():
-        return
+def check_index(path: Path, whole: bool = True) -> None:
+    """Refuse an index of sharded weights that names anything but safetensors files beside it.
+
+    ``from_pretrained`` would unpickle what it is told of there, whatever format it was asked for.
+
+    Args:
+        path: The index.
+        whole: Whether the files must be there already.
+
+    Raises:
+        InputError: It cannot be read, or names other files.
+    """
     files = read_json(path).get("weight_map")
     if not isinstance(files, dict) or not files:
         raise InputError(f"{path} has no weight_map; load a sound checkpoint")
@@ -107,7 +121,7 @@ def _check_index(folder: Path) -> None:
             raise InputError(
                 f"{path} names {str(name)[:60]!r}, no safetensors file in that folder; only those are loaded"
             )
-        if not (folder / name).is_file():
+        if whole and not (path.parent / name).is_file():
             raise InputError(f"{path} names {name}, which is not there; fetch the whole checkpoint")
 
 

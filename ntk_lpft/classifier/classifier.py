@@ -15,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ntk_lpft.classifier.head import Head, features_and_logits, find_head, logits_of
+from ntk_lpft.classifier.as_called import check_as_called
+from ntk_lpft.classifier.head import Head, features_and_logits, find_head, logits_of, number_of_labels
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier
 from ntk_lpft.classifier.prepare import prepared
-from ntk_lpft.classifier.rows import Batch, Row, by_length, check_rows, collate, to_rows, token_table, unwrapped
+from ntk_lpft.classifier.rows import Batch, Row, by_length, check_rows, collate, to_rows, token_table
+from ntk_lpft.classifier.wrappers import config_of, innermost, without_runtime
 from ntk_lpft.errors import InputError
 from ntk_lpft.library_errors import told_as_bad_input
 
@@ -45,7 +47,8 @@ class Classifier:
     """f = Vφ + b, ready to be run.
 
     Attributes:
-        module: The model, PEFT-wrapped or not; it is the caller's own, and is changed only inside `opened`.
+        module: The model, PEFT-wrapped or not, without what only says how it is run (``torch.compile``, data-parallel
+            wrappers); it is the caller's own, and is changed only inside `opened`.
         head: Its last linear layer, V and b.
         pad_id: Token to pad with; None where the model cannot tell padding from text, so that rows run one by one.
         dtype: What it is computed in.
@@ -87,19 +90,22 @@ class Classifier:
             The model as a classifier that can be run; its weights and its mode are as they were.
 
         Raises:
-            InputError: No classifier, bad inputs, NaN or infinite weights, or no linear layer that makes the logits.
+            InputError: No classifier, bad inputs, NaN or infinite weights, no linear layer that makes the logits, or
+                logits that depend on more than its rows say, see `check_as_called`.
         """
         if isinstance(model, Classifier):
             return replace(model, place=device or model.place, dtype=dtype or model.dtype)
-        parameter = next(model.parameters())
-        own = widest(model)
-        row = to_rows(first_row(inputs), model, what)[0]
-        check_rows([row], model, what)
+        module = without_runtime(model)
+        place, own, first = next(module.parameters()).device, widest(module), first_row(inputs)
+        row = to_rows(first, module, what)[0]
+        check_rows([row], module, what)
         failed = told_as_bad_input(f"the model fails on the first sample of the {what}", "give a sound model")
-        with _own_forward(model), prepared(model, own, parameter.device), failed:
-            head = find_head(model, collate([row], 0, parameter.device).tensors)
-            pad_id = _padding_token(model, row, parameter.device)
-        return cls(model, head, pad_id, dtype or own, device)
+        with _own_forward(model), prepared(model, own, place), failed:
+            number_of_labels(module)
+            check_as_called(model, module, row, to_rows(first, None, what)[0], what)
+            head = find_head(module, collate([row], 0, place).tensors)
+            pad_id = _padding_token(module, row, place)
+        return cls(module, head, pad_id, dtype or own, device)
 
     def rows(self, inputs: Any, what: str = "inputs") -> list[Row]:
         """Make ragged rows of inputs, see `to_rows`, and refuse those that the model cannot take.
@@ -281,11 +287,11 @@ def _padding_token(module: nn.Module, row: Row, device: torch.device) -> int | N
 
     Decoder classifiers of transformers find the last real token by comparing ids with ``config.pad_token_id``.
     """
-    own = getattr(getattr(module, "config", None), "pad_token_id", None)
+    own = getattr(config_of(module), "pad_token_id", None)
     table = token_table(module)
     if own is not None and int(own) >= 0 and (table is None or int(own) < table.num_embeddings):
         return int(own)
-    if isinstance(unwrapped(module), LinearHeadClassifier):
+    if isinstance(innermost(module), LinearHeadClassifier):
         return 0
     several = len(row["input_ids"]) > 1
     # Rows of different lengths, so that the second is padded beside the first.

@@ -32,7 +32,7 @@ def extract_features(
     *,
     device: torch.device | None = None,
     max_cells: int = FORWARD_CELLS,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     progress: bool = False,
 ) -> Features:
     """Run a classifier over a data set, in eval mode, without a graph.
@@ -42,7 +42,7 @@ def extract_features(
         inputs: As for ``compute_ntk``.
         device: Where to run; by default where the model is.
         max_cells: Most samples × positions of a batch.
-        dtype: What to compute in.
+        dtype: What to compute in; None takes float32, or float64 for a model of that dtype.
         progress: Whether to show a progress bar.
 
     Returns:

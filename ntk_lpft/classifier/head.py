@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ntk_lpft.classifier.wrappers import config_of
 from ntk_lpft.errors import InputError
 
 
@@ -42,7 +43,7 @@ def number_of_labels(model: nn.Module) -> int:
     Raises:
         InputError: The model is a regression or multi-label model, or says nothing of its labels.
     """
-    config: Any = getattr(model, "config", None)
+    config = config_of(model)
     count = getattr(config, "num_labels", None)
     problem = getattr(config, "problem_type", None)
     if problem in ("regression", "multi_label_classification"):
@@ -93,10 +94,15 @@ def features_and_logits(
 
     Returns:
         φ, (n, h), and f, (n, C), both detached.
+
+    Raises:
+        InputError: The model does not call that head.
     """
     seen: dict[str, Tensor] = {}
     with torch.no_grad(), _observed(head.module, seen):
         logits = logits_of(model, tensors)
+    if "input" not in seen:
+        raise InputError(f"the head {head.name} is not called by the model any more; find the model's head again")
     value = seen["input"].detach()
     if value.dim() > 2:
         if not logits.requires_grad:  # the head's output does not reach the logits
@@ -121,7 +127,7 @@ def find_head(model: nn.Module, tensors: Mapping[str, Tensor]) -> Head:
         The head.
 
     Raises:
-        InputError: No layer fits, or the logits are NaN or infinite.
+        InputError: No layer fits, its weights are not its own, or the logits are NaN or infinite.
     """
     labels = number_of_labels(model)
     called: list[tuple[str, nn.Linear]] = []
@@ -145,8 +151,36 @@ def find_head(model: nn.Module, tensors: Mapping[str, Tensor]) -> Head:
             continue
         rebuilt = nn.functional.linear(features, module.weight, module.bias)
         if torch.allclose(rebuilt, logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max() + 1e-30)):
+            _check_own_weights(model, head)
             return head
+    tried = [name for name, _ in called]
+    if len(set(tried)) == 1:
+        raise InputError(
+            f"no head found: the logits are not the V·φ + b of {tried[0]}, the one layer of {labels} outputs (tried "
+            f"{tried[0]}); what scales or changes them behind it must go into its weights, or be taken out"
+        )
     raise InputError(
         "no head found: no linear layer makes the logits as V·φ + b "
-        f"(tried {', '.join(name for name, _ in called) or 'none with ' + str(labels) + ' outputs'})"
+        f"(tried {', '.join(tried) or 'none with ' + str(labels) + ' outputs'})"
     )
+
+
+def _check_own_weights(model: nn.Module, head: Head) -> None:
+    """Refuse a head whose V and b are no parameters of its own: P is not ⟨φ, φ'⟩ ⊗ I then, and V cannot be set."""
+    module = head.module
+    own = module._parameters
+    computed = [name for name in ("weight", "bias") if name not in own]
+    if computed:
+        others = sorted(name for name, _ in module.named_parameters() if name not in ("weight", "bias"))
+        raise InputError(
+            f"the head {head.name} computes its {computed[0]} from {', '.join(others) or 'something else'}, so that P "
+            "is not ⟨φ, φ'⟩ ⊗ I; make it a plain layer first (torch.nn.utils.parametrize.remove_parametrizations, "
+            "remove_weight_norm, prune.remove)"
+        )
+    mine = {id(parameter) for parameter in own.values() if parameter is not None}
+    for name, other in model.named_modules():
+        if other is not module and mine & {id(p) for p in other._parameters.values() if p is not None}:
+            raise InputError(
+                f"the head {head.name} shares its weights with {name}, so that they belong to both P and F; give the "
+                "head weights of its own (a clone of them)"
+            )

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ntk_lpft.choices import POOLINGS, choose
+from ntk_lpft.classifier.prepare import plain_arithmetic
 
 
 def pool(states: Float[Tensor, "n t h"], mask: Int[Tensor, "n t"], pooling: str) -> Float[Tensor, "n h"]:
@@ -128,7 +129,7 @@ def resolve_pooling(body: PreTrainedModel, pooling: str) -> str:
     tokens = torch.tensor([[size // 2, size // 3, size // 4], [size // 2, size // 3, size // 5]], device=device)
     training = body.training
     body.eval()
-    with torch.no_grad():
+    with plain_arithmetic(device), torch.no_grad():
         first = body(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[:, 0]
     body.train(training)
     return "last" if torch.equal(first[0], first[1]) else "first"

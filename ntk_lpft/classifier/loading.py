@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -14,11 +15,13 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from ntk_lpft.choices import HEADS, choose
 from ntk_lpft.classifier.classes import arrange_head, match_classes, name_classes, names_of_classes
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import Head, number_of_labels
+from ntk_lpft.classifier.head_file import FILE_NAME as HEAD_FILE
 from ntk_lpft.classifier.head_weights import initialise_head, set_head
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier, resolve_pooling
 from ntk_lpft.classifier.model_size import check_memory
@@ -26,7 +29,7 @@ from ntk_lpft.classifier.prepare import check_finite
 from ntk_lpft.classifier.saving import saved_head
 from ntk_lpft.errors import InputError
 from ntk_lpft.library_errors import told_as_bad_input
-from ntk_lpft.model_sources import resolve_source
+from ntk_lpft.model_sources import check_index, resolve_source
 
 _NUMBERED = re.compile(r"\.\d+\.")  # one of a stack of layers, within a weight's name
 
@@ -78,7 +81,7 @@ def load_classifier(
     trust_remote_code: bool = False,
     say: Callable[[str], object] = print,
 ) -> nn.Module:
-    """Load a sequence classifier, f = Vφ + b, in float32 and eval mode.
+    """Load a sequence classifier, f = Vφ + b, in eval mode, in float64 where the checkpoint is, else in float32.
 
     Args:
         name: A Hub name, a folder, also that of a fine-tuning run, a bundled name (``minilm``), or a loaded
@@ -119,11 +122,13 @@ def load_classifier(
         num_labels, pooling = len(saved.weight), saved.metadata.get("pooling", pooling)
     with told_as_bad_input(f"cannot load model {name}", "load a sound checkpoint"):
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        _check_remote_index(source)
         labels = int(getattr(config, "num_labels", 0)) if num_labels is None else num_labels
         check_memory(config, labels, f"model {name}", trust_remote_code=trust_remote_code)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = _build(source, config, labels, head, pooling, keep_head, trust_remote_code)
+    _check_plain(model, name)
     check_finite(model)
     if isinstance(model, LinearHeadClassifier):
         head_layer = Head("classifier", model.classifier)
@@ -160,10 +165,11 @@ def _build(
     keep_head: bool,
     trust_remote_code: bool,
 ) -> nn.Module:
+    dtype = _dtype(source, config)
     common = {
         "trust_remote_code": trust_remote_code,
         "use_safetensors": True,
-        "dtype": torch.float32,
+        "dtype": dtype,
         # What is random then, is looked at here.
         "ignore_mismatched_sizes": True,
         "output_loading_info": True,
@@ -194,7 +200,36 @@ def _build(
     _check_body(_random_weights(report))
     _check_layers(body, report)
     body.config.problem_type = None
-    return LinearHeadClassifier(body, labels, resolve_pooling(body, pooling))
+    classifier = LinearHeadClassifier(body, labels, resolve_pooling(body, pooling))
+    return classifier.to(dtype)
+
+
+def _check_remote_index(source: str) -> None:
+    """Refuse weights on the Hub whose index names pickles; that of a folder has been looked at."""
+    if not Path(source).is_dir():
+        index = cached_file(source, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
+        if index is not None:
+            check_index(Path(index), whole=False)
+
+
+def _check_plain(model: nn.Module, name: str | Path) -> None:
+    """Refuse a model into which transformers has put an adapter that lies beside its weights."""
+    if any(getattr(module, "_hf_peft_config_loaded", False) for module in model.modules()):
+        raise InputError(
+            f"model {name} holds an adapter beside its weights, which transformers has put in unasked, frozen as all "
+            "else; give a model that it is merged into (peft: merge_and_unload, then save_pretrained)"
+        )
+
+
+def _dtype(source: str, config: object) -> torch.dtype:
+    """Return float64 for a checkpoint with weights of that dtype; all others are widened, or narrowed, to float32."""
+    files = [path for path in Path(source).glob("*.safetensors") if path.name != HEAD_FILE]
+    for path in files:
+        with safe_open(path, "pt") as content:
+            if any(content.get_slice(name).get_dtype() == "F64" for name in content.keys()):  # noqa: SIM118
+                return torch.float64
+    said = None if files else getattr(config, "dtype", None)
+    return torch.float64 if said in (torch.float64, "float64") else torch.float32
 
 
 def _random_weights(report: Mapping[str, Iterable[Any]]) -> list[str]:

@@ -1,12 +1,12 @@
 """A model as the engines need it, for as long as they need it, and then as it was."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
@@ -21,9 +21,14 @@ def check_finite(model: nn.Module) -> None:
         model: The model.
 
     Raises:
-        InputError: NaN or infinite weights.
+        InputError: NaN or infinite weights, or such as are not in memory.
     """
     for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError(
+                f"weight {name} of the model is not in memory (device_map has put it elsewhere, or it was never "
+                "loaded); load the model whole, on one device"
+            )
         # The sum is much cheaper than a mask of all entries; sound weights can overflow it, but hardly do.
         if not torch.isfinite(parameter.detach().sum()) and not torch.isfinite(parameter).all():
             raise InputError(f"weight {name} of the model holds NaN or infinite values; load a sound checkpoint")
@@ -83,13 +88,16 @@ def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iter
     """
     check_finite(model)
     _check_recordable(model)
-    # The very tensors are kept, as a conversion there and back may round; ``Module.to`` replaces buffers.
+    # The very tensors are kept, as a conversion there and back may round; ``Module.to`` replaces buffers, and a forward
+    # pass may change them in place.
     weights = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     modes = {module: module.training for module in model.modules()}
     restore_settings = _set_configs(model)
     try:
         model.eval()
+        with torch.inference_mode(False):
+            _copy_buffers(buffers)
         model.to(device=device, dtype=dtype)
         with plain_arithmetic(device), sdpa_kernel(SDPBackend.MATH):
             yield
@@ -101,6 +109,13 @@ def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iter
         for module, mode in modes.items():
             module.training = mode
         restore_settings()
+
+
+def _copy_buffers(buffers: Sequence[tuple[nn.Module, Mapping[str, Tensor | None]]]) -> None:
+    """Give modules copies of their buffers; what modules shared they share still."""
+    copies = {id(buffer): buffer.clone() for _, held in buffers for buffer in held.values() if buffer is not None}
+    for module, held in buffers:
+        module._buffers.update({name: None if old is None else copies[id(old)] for name, old in held.items()})
 
 
 def _set_configs(model: nn.Module) -> Callable[[], None]:

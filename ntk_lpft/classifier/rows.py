@@ -1,7 +1,6 @@
 """Inputs in any padding become ragged rows, and ragged rows become trimmed batches of similar length."""
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,37 +10,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ntk_lpft.classifier.wrappers import forward_names, innermost
 from ntk_lpft.errors import InputError
 
 Row = dict[str, list[int]]
 
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the classifier inside a PEFT wrapper, or the model itself."""
-    getter: Any = getattr(model, "get_base_model", None)
-    return model if getter is None else getter()
+# The first two have their own place; the last two say nothing of a token that a row could.
+_SET_APART = ("input_ids", "attention_mask", "labels", "inputs_embeds")
 
 
 def token_table(model: nn.Module) -> nn.Embedding | None:
-    """Return the table of token embeddings, where the model says which one it is."""
-    getter: Any = getattr(model, "get_input_embeddings", None)
+    """Return the table of token embeddings, where the model, or the one inside it, says which one it is."""
+    getters = (getattr(module, "get_input_embeddings", None) for module in (model, innermost(model)))
+    getter: Any = next((getter for getter in getters if getter is not None), None)
     table = None if getter is None else getter()
     return table if isinstance(table, nn.Embedding) else None
 
 
-def forward_names(model: nn.Module) -> set[str]:
-    """Names of the arguments that the model's own ``forward`` takes (a PEFT wrapper is looked through)."""
-    return set(inspect.signature(unwrapped(model).forward).parameters)
-
-
-def to_rows(inputs: Any, model: nn.Module, what: str = "inputs") -> list[Row]:
+def to_rows(inputs: Any, model: nn.Module | None, what: str = "inputs") -> list[Row]:
     """Strip the padding from a batch or a data set and keep what the model's ``forward`` takes.
 
     Args:
         inputs: A mapping from names to (N, T) tensors, arrays or nested lists, in any padding; or a sequence of
             rows, each a mapping from names to lists of equal length. ``input_ids`` is required; where
             ``attention_mask`` is missing every position counts.
-        model: The model whose ``forward`` decides which names are kept.
+        model: The model whose ``forward`` decides which names are kept. Where it takes any and does not say which it
+            hands on, as without a model, whatever gives one number for each token is kept.
         what: How messages name these inputs.
 
     Returns:
@@ -64,15 +58,23 @@ def to_rows(inputs: Any, model: nn.Module, what: str = "inputs") -> list[Row]:
         raw = inputs
     if len(raw) == 0:
         raise InputError(f"{what} are empty; at least one sample is needed")
-    accepted = forward_names(model) - {"labels", "inputs_embeds"}
+    accepted = None if model is None else forward_names(model)
     return [_strip(raw[i], accepted, f"{what}, row {i}") for i in range(len(raw))]
+
+
+def _of_tokens(values: Any, length: int) -> bool:
+    """Whether values are as many whole numbers as there are tokens."""
+    if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+        return False
+    listed = _as_lists(values)
+    return isinstance(listed, list) and len(listed) == length and all(isinstance(value, int) for value in listed)
 
 
 def _as_lists(values: Any) -> list[Any]:
     return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
-def _strip(row: Mapping[str, Any], accepted: set[str], where: str) -> Row:
+def _strip(row: Mapping[str, Any], accepted: set[str] | None, where: str) -> Row:
     if "input_ids" not in row:
         raise InputError(f"{where} has no input_ids; give what a tokenizer returns (got {sorted(row)})")
     ids = _as_lists(row["input_ids"])
@@ -87,7 +89,9 @@ def _strip(row: Mapping[str, Any], accepted: set[str], where: str) -> Row:
     first, last = kept[0], kept[-1] + 1
     stripped: Row = {"input_ids": [int(i) for i in ids[first:last]]}
     for name in row:
-        if name in ("input_ids", "attention_mask") or name not in accepted:
+        if name in _SET_APART or (accepted is not None and name not in accepted):
+            continue
+        if accepted is None and not _of_tokens(row[name], len(ids)):
             continue
         values = _as_lists(row[name])
         if len(values) != len(ids):

@@ -89,10 +89,12 @@ def check_start(
         head_start: What the head begins with.
 
     Raises:
-        InputError: Rows that do not fit the model, a head's file of another shape, LoRA targets that match nothing.
+        InputError: Rows that do not fit the model, a head's file of another shape, LoRA targets that match nothing, or
+            a method that fine-tunes a body of which nothing is trainable.
     """
     for name, split in splits.items():
         classifier.rows(split, name)
+    _check_trainable(classifier, Method.of(settings.method))
     # A copy without weights, to try on what changes a model.
     model, name = classifier.module, classifier.head.name
     bare = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.parameters()}
@@ -102,6 +104,18 @@ def check_start(
         head_start.make(head, 0, _say_nothing)
     if Method.of(settings.method).adapts:
         adapt(skeleton, head, settings)
+
+
+def _check_trainable(classifier: Classifier, method: Method) -> None:
+    """Refuse to train the head alone under the name of a method that trains the body."""
+    if not method.trains or method.adapts:
+        return
+    head = {id(parameter) for parameter in classifier.head.parameters}
+    if not any(p.requires_grad and id(p) not in head for p in classifier.module.parameters()):
+        raise InputError(
+            f"method {method.name} fine-tunes the body, but no parameter of it has requires_grad; set it, or use "
+            "method lp, which trains the head alone"
+        )
 
 
 def prepare_start(

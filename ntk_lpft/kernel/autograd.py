@@ -5,13 +5,19 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import logits_of
 from ntk_lpft.classifier.rows import Batch, Row
+
+
+def random_seeds(num_labels: int) -> Float64[Tensor, "2 c"]:
+    """Two combinations of the logits that stand for all: what is wrong agrees on them with probability zero."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn((2, num_labels), generator=generator, dtype=torch.float64, device="cpu")
 
 
 def sample_gradients(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients, SparseGradients, add_at_
-from ntk_lpft.kernel.layout import Layout, add_product_
+from ntk_lpft.kernel.layout import Layout, add_product_, batch_gram
 
 # How much slower, per floating-point operation, the Gram form ran than materialising the gradients, for
 # 1 < t (see benchmarks/RESULTS.md). At t = 1 it needs hundreds of times fewer operations.
@@ -210,7 +210,7 @@ def _add_shared_tokens_(out: Kernel, layout: Layout, owners: Tensor, values: Ten
     g, u = owners.shape
     w = layout.width
     flat = values.reshape(g, u * w, -1)
-    products = torch.bmm(flat, flat.transpose(1, 2)).to(out.dtype)
+    products = batch_gram(flat, out.dtype)
     channel = torch.arange(w, device=owners.device)
     numbers = (owners[:, :, None] * w + channel).reshape(g, u * w)
     rows = numbers[:, :, None].expand_as(products)

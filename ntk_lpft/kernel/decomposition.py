@@ -16,6 +16,7 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.storage import StoredPart, read_part, write_parts
 
 _GROUP = "ft/"
+_ROUNDING = {str(d).removeprefix("torch."): d for d in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,20 @@ class NTKDecomposition:
     def total(self) -> Float[Tensor, "n *c m *d"]:
         """Θ = P + F."""
         return self.pretrain_effective + self.ft_effective
+
+    @property
+    def rounding(self) -> torch.dtype:
+        """The dtype to which F's factors were rounded, by which its rank is to be counted; TF32 counts as float16."""
+        return self._rounding("F")
+
+    @property
+    def feature_rounding(self) -> torch.dtype:
+        """The same for P."""
+        return self._rounding("P")
+
+    def _rounding(self, part: str) -> torch.dtype:
+        said = self.metadata.get("rounding")
+        return _ROUNDING.get(str(said.get(part)) if isinstance(said, dict) else "", self.feature_kernel.dtype)
 
     def to(self, *args: Any, **kwargs: Any) -> NTKDecomposition:
         """Move or convert the tensors, as ``torch.Tensor.to`` does."""

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from ntk_lpft.kernel.body_parameters import Route
 from ntk_lpft.kernel.checkpoint import Checkpoint, Stored
 from ntk_lpft.kernel.cost import plan_for
 from ntk_lpft.kernel.decomposition import NTKDecomposition
+from ntk_lpft.kernel.head_check import feature_gram
 from ntk_lpft.kernel.memory import Plan, default_budget
 from ntk_lpft.kernel.passes import PassRunner
 from ntk_lpft.kernel.precision import Precision
@@ -34,7 +35,7 @@ def compute_ntk(
     other: Any = None,
     *,
     engine: str = "structured",
-    precision: str = "float32",
+    precision: str | None = None,
     outputs: str = "full",
     groups: bool = True,
     memory_budget: int | str | None = None,
@@ -56,7 +57,8 @@ def compute_ntk(
         other: Columns, likewise; None for ``inputs`` again.
         engine: ``structured`` (hooks, no dense Jacobian), ``functional`` (``torch.func``) or ``per_example`` (plain
             autograd); all agree to rounding.
-        precision: ``float32``, ``float64``, ``tf32`` (CUDA) or ``bfloat16`` (products only).
+        precision: ``float32``, ``float64``, ``tf32`` (CUDA) or ``bfloat16`` (products only; accumulates float32); None
+            takes float64 for a model of that dtype and float32 for any other.
         outputs: ``full``, ``class_trace`` or ``pseudo``; see ``NTKDecomposition``.
         groups: Whether F is split by parameter group, or kept as one sum, ``body``.
         memory_budget: Bytes besides the model, or text such as ``4GiB``; None takes a share of what is free.
@@ -155,6 +157,7 @@ def _prepare(model: nn.Module | Classifier, inputs: dict[str, Any], symmetric: b
     classifier, columns, extra, precision = find_classifier(model, inputs, settings.precision, settings.device)
     device = classifier.device
     budget = default_budget(device) if settings.memory_budget is None else parse_bytes(settings.memory_budget)
+    settings = replace(settings, precision=precision.name)
     identity = _identity(classifier, columns, extra, symmetric, settings, budget)
     return _Job(classifier, columns, extra, precision, budget, identity)
 
@@ -176,7 +179,7 @@ def _compute(
     """Compute a kernel whose columns are the first of the inputs, and whose further rows, if any, are the second."""
     say = report or (lambda line: None)
     classifier, columns, extra, precision, budget, identity = _prepare(model, inputs, symmetric, settings)
-    device = classifier.device
+    settings, device = replace(settings, precision=precision.name), classifier.device
     store = Checkpoint(None if checkpoint is None else Path(checkpoint), identity)
     earlier = store.load()
     began = time.monotonic()
@@ -199,6 +202,8 @@ def _compute(
     metadata = {
         **_described(identity),
         "head": classifier.head.name,
+        "head_error": setup.head_error,
+        "rounding": {"P": _rounding(precision.feature_rounding, setup), "F": _rounding(precision.rounding, setup)},
         "self_check": check,
         "plan": {"passes": len(plan.passes), "max_cells": plan.max_cells, "chunk_bytes": plan.chunk_bytes,
                  "budget": plan.budget, "predicted_peak": plan.predicted_peak},
@@ -235,6 +240,11 @@ def _identity(
     }
 
 
+def _rounding(dtype: torch.dtype, setup: KernelSetup) -> str:
+    """Name the dtype to which a part is rounded, by the precision or by the model itself."""
+    return str(max(dtype, setup.inside, key=lambda kind: torch.finfo(kind).eps)).removeprefix("torch.")
+
+
 def _route(setup: KernelSetup, engine: str, budget: int) -> dict[str, Any]:
     """Choose the way for every parameter: by the self-check, or all by the reference engine that was asked for."""
     if engine == "structured":
@@ -253,7 +263,7 @@ def _announce(
             f"autograd on two samples, relative error {check['error']:.1e} (largest {check['worst']:.1e})"
         )
     say(
-        f"plan: engine {settings.engine}, passes over the data: {len(plan.passes)}, "
+        f"plan: engine {settings.engine}, precision {settings.precision}, passes over the data: {len(plan.passes)}, "
         f"predicted peak {format_bytes(plan.predicted_peak)} of {format_bytes(plan.budget)} besides the model"
     )
     if earlier is not None:
@@ -268,11 +278,7 @@ def _assemble(
     """Cut kernels in internal order into the parts that the caller asked for, in the caller's order."""
     layout, dtype = setup.layout, setup.precision.kernel
     m, e = layout.columns, layout.extra
-    weight, bias = setup.classifier.head.module.weight, setup.classifier.head.module.bias
-    rows = features if layout.symmetric else features[m:]
-    # In float64, as P is one small product and carries the large, nearly constant part of the kernel.
-    gram = rows.double() @ features[:m].double().T * float(weight.requires_grad)
-    gram = gram + (1.0 if bias is not None and bias.requires_grad else 0.0)
+    gram = feature_gram(setup.classifier.head, features if layout.symmetric else features[m:], features[:m])
     feature_kernel = setup.external(gram.to(dtype), 1).cpu()
     scale = 1.0 / setup.seeds.shape[1] if layout.traced else 1.0
     blocks: dict[str, Tensor] = {}

@@ -114,7 +114,11 @@ def add_at_(target: Float[Tensor, "r ..."], places: Int[Tensor, " n"], values: F
 
 
 def sum_by_token(
-    start: int, tokens: Int[Tensor, "n t"], grads: Float[Tensor, "n t k d"], skipped: int | None
+    start: int,
+    tokens: Int[Tensor, "n t"],
+    grads: Float[Tensor, "n t k d"],
+    skipped: int | None,
+    dtype: torch.dtype | None = None,
 ) -> SparseGradients:
     """Sum an embedding's output gradients over the positions of a sample that hold the same token.
 
@@ -123,6 +127,7 @@ def sum_by_token(
         tokens: Row numbers looked up, (n, t).
         grads: Gradients of the looked-up vectors, (n, t, k, d).
         skipped: The table's ``padding_idx``, whose row gets no gradient.
+        dtype: What the sums are stored in; they are made in that of the gradients.
 
     Returns:
         The record; (owner, token) pairs in ascending order.
@@ -137,4 +142,4 @@ def sum_by_token(
     wanted = values.flatten(1).ne(0).any(dim=1)
     if skipped is not None:
         wanted &= positions != skipped
-    return SparseGradients((keys // span)[wanted] + start, positions[wanted], values[wanted])
+    return SparseGradients((keys // span)[wanted] + start, positions[wanted], values[wanted].to(dtype or values.dtype))

@@ -12,6 +12,9 @@ from ntk_lpft.kernel import syrk
 # overhead than their other half costs in arithmetic.
 LEAF = 128
 
+# Entries of a factor that are widened at a time where torch would round a product to the dtype of its factors.
+_WIDENED = 1 << 22
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -67,6 +70,10 @@ class Layout:
             out: Kernel matrix, changed in place.
             jacobian: Gradients of all samples in internal order, (samples·width, p).
         """
+        if jacobian.dtype != out.dtype and not jacobian.is_cuda:
+            for piece in jacobian.split(max(1, _WIDENED // max(1, jacobian.shape[0])), dim=1):
+                self.add_gram_(out, piece.to(out.dtype))
+            return
         cut = self.columns * self.width
         offset = 0
         if self.symmetric:
@@ -104,7 +111,18 @@ def add_product_(out: Tensor, left: Float[Tensor, "r p"], right: Float[Tensor, "
     elif left.is_cuda:
         out += torch.mm(left, right.T, out_dtype=out.dtype)
     else:
-        out += torch.mm(left, right.T).to(out.dtype)
+        # The product of two bfloat16 numbers is a float32 number, so that only the sum rounds.
+        step = max(1, _WIDENED // max(1, left.shape[0], right.shape[0]))
+        for one, other in zip(left.split(step, dim=1), right.split(step, dim=1), strict=True):
+            out.addmm_(one.to(out.dtype), other.to(out.dtype).T)
+
+
+def batch_gram(factor: Float[Tensor, "g u p"], dtype: torch.dtype) -> Float[Tensor, "g u u"]:
+    """Return A Aᵀ of each of some matrices, accumulated in a dtype at least as wide as theirs."""
+    if factor.is_cuda and factor.dtype != dtype:
+        return torch.bmm(factor, factor.transpose(1, 2), out_dtype=dtype)
+    wide = factor.to(dtype)
+    return torch.bmm(wide, wide.transpose(1, 2))
 
 
 def _add_by_halves_(out: Tensor, jacobian: Tensor, first: int, last: int) -> None:

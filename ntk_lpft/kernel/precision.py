@@ -15,8 +15,10 @@ class Precision:
     Attributes:
         name: The name.
         model: dtype of weights, activations and gradients.
-        product: dtype in which captured tensors are stored and multiplied.
-        kernel: dtype of the kernel.
+        product: dtype in which captured tensors, and the gradients that are made of them, are stored and multiplied.
+        kernel: dtype of the kernel, in which products are summed.
+        rounding: dtype to whose significand F's factors are rounded; TF32 has float16's.
+        feature_rounding: The same of P.
         tolerance: Relative error of one parameter's block, against per-example autograd in the same dtype, that the
             self-check lets pass. Rounding stays below it, also in models that compute in float32 inside; a rule
             that is wrong exceeds it by far.
@@ -27,27 +29,32 @@ class Precision:
     model: torch.dtype
     product: torch.dtype
     kernel: torch.dtype
+    rounding: torch.dtype
+    feature_rounding: torch.dtype
     tolerance: float
     tf32: bool = False
 
 
+_SINGLE, _DOUBLE = torch.float32, torch.float64
+
 PRECISIONS = {
     p.name: p
     for p in (
-        Precision("float32", torch.float32, torch.float32, torch.float32, 5e-3),
-        Precision("float64", torch.float64, torch.float64, torch.float64, 1e-6),
-        Precision("tf32", torch.float32, torch.float32, torch.float32, 5e-2, tf32=True),
-        Precision("bfloat16", torch.float32, torch.bfloat16, torch.float32, 5e-3),
+        Precision("float32", _SINGLE, _SINGLE, _SINGLE, _SINGLE, _SINGLE, 5e-3),
+        Precision("float64", _DOUBLE, _DOUBLE, _DOUBLE, _DOUBLE, _DOUBLE, 1e-6),
+        Precision("tf32", _SINGLE, _SINGLE, _SINGLE, torch.float16, torch.float16, 5e-2, tf32=True),
+        Precision("bfloat16", _SINGLE, torch.bfloat16, _SINGLE, torch.bfloat16, _SINGLE, 5e-3),
     )
 }
 
 
-def resolve_precision(name: str, device: torch.device) -> Precision:
+def resolve_precision(name: str | None, device: torch.device, own: torch.dtype = torch.float32) -> Precision:
     """Look a precision up and make sure that the device has it.
 
     Args:
-        name: One of ``PRECISION_NAMES``.
+        name: One of ``PRECISION_NAMES``; None for the model's own, but float32 at least.
         device: Where the kernel is computed.
+        own: The model's dtype.
 
     Returns:
         The dtypes and the tolerance that the name stands for.
@@ -55,6 +62,8 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     Raises:
         InputError: Unknown name, or TF32 asked for off CUDA.
     """
+    if name is None:
+        name = "float64" if own == torch.float64 else "float32"
     choose("precision", name, PRECISION_NAMES)
     precision = PRECISIONS[name]
     if precision.tf32 and device.type != "cuda":

@@ -143,4 +143,4 @@ class EmbeddingTable(Rule):
         """One vector for each distinct token of a sample."""
         assert isinstance(module, nn.Embedding)
         scale = getattr(module, "embed_scale", 1.0)
-        return sum_by_token(calls.start, calls.inputs, (calls.grads * scale).to(calls.dtype), module.padding_idx)
+        return sum_by_token(calls.start, calls.inputs, calls.grads * scale, module.padding_idx, calls.dtype)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntk_lpft.classifier.rows import Batch
-from ntk_lpft.kernel.autograd import sample_gradients
+from ntk_lpft.kernel.autograd import random_seeds, sample_gradients
 from ntk_lpft.kernel.body_parameters import BodyParameter, Route
 from ntk_lpft.kernel.capture import CaptureError, capture
 from ntk_lpft.kernel.contract import Workspace, contract
@@ -63,7 +63,7 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
     pair = [rows[-1], rows[0]]
     together = setup.classifier.collate(pair)
     alone = [setup.classifier.collate([row], start) for start, row in enumerate(pair)]
-    seeds = _random_seeds(setup)
+    seeds = random_seeds(setup.seeds.shape[1]).to(setup.seeds)
     check = SelfCheck(tolerance=setup.precision.tolerance, parameters=len(setup.parameters))
     if setup.one_by_one:
         for parameter in setup.parameters:
@@ -99,12 +99,6 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
         agreed.setdefault(parameter.name, references[parameter.name])
     _summarise(check, setup.parameters, references, agreed, scale)
     return check
-
-
-def _random_seeds(setup: KernelSetup) -> Float[Tensor, "2 c"]:
-    generator = torch.Generator().manual_seed(0)
-    seeds = torch.randn((2, setup.seeds.shape[1]), generator=generator, dtype=torch.float64, device="cpu")
-    return seeds.to(setup.seeds)
 
 
 def _references(

@@ -15,7 +15,8 @@ class KernelSettings(DeviceOptions):
     Attributes:
         engine: ``structured`` (hooks, no dense Jacobian), ``functional`` (``torch.func``) or ``per_example``
             (plain autograd); all agree to rounding.
-        precision: ``float32``, ``float64``, ``tf32`` (CUDA) or ``bfloat16`` (products only; accumulates float32).
+        precision: ``float32``, ``float64``, ``tf32`` (CUDA) or ``bfloat16`` (products only; accumulates float32); None
+            takes float64 for a model of that dtype and float32 for any other.
         outputs: ``full``, ``class_trace`` or ``pseudo``; see ``NTKDecomposition``.
         groups: Whether F is split by parameter group, or kept as one sum, ``body``.
         memory_budget: Bytes besides the model, or text such as ``4GiB``; None takes a share of what is free.
@@ -25,7 +26,9 @@ class KernelSettings(DeviceOptions):
     TITLE: ClassVar[str] = "computation"
 
     engine: str = option("structured", "structured, functional (torch.func) or per_example (plain autograd)")
-    precision: str = option("float32", "float32, float64, tf32 (CUDA) or bfloat16")
+    precision: str | None = option(
+        None, "float32, float64, tf32 (CUDA) or bfloat16 (default: the model's own, float32 at least)"
+    )
     outputs: str = option("full", "full, class_trace or pseudo (kernel of the sum of logits), for many classes")
     groups: bool = option(True, "split F by parameter group")
     memory_budget: int | str | None = option(
@@ -40,6 +43,7 @@ class KernelSettings(DeviceOptions):
         """
         choose("engine", self.engine, ENGINES)
         choose("outputs", self.outputs, OUTPUTS)
-        choose("precision", self.precision, PRECISION_NAMES)
+        if self.precision is not None:
+            choose("precision", self.precision, PRECISION_NAMES)
         if self.memory_budget is not None:
             parse_bytes(self.memory_budget)

@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from ntk_lpft.classifier.classifier import FORWARD_CELLS, Classifier, Outputs
+from ntk_lpft.classifier.as_called import Casts
+from ntk_lpft.classifier.classifier import FORWARD_CELLS, Classifier, Outputs, widest
 from ntk_lpft.classifier.head import number_of_labels
 from ntk_lpft.classifier.rows import Batch, Row, by_length
 from ntk_lpft.devices import float32_products, resolve_device
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.body_parameters import BodyParameter, find_body_parameters
 from ntk_lpft.kernel.groups import group_parameters
+from ntk_lpft.kernel.head_check import check_head
 from ntk_lpft.kernel.layout import Layout
 from ntk_lpft.kernel.precision import Precision, resolve_precision
 
@@ -38,6 +39,8 @@ class KernelSetup:
         layout: Rows and columns.
         seeds: Linear combinations of the logits that are differentiated, (k, C).
         precision: dtypes.
+        head_error: Relative error of P against plain autograd on two samples.
+        inside: Narrowest dtype that the model itself computes in on its way to the logits.
         one_by_one: Why samples are run one by one, or nothing where they may share padded batches.
     """
 
@@ -50,6 +53,8 @@ class KernelSetup:
     layout: Layout
     seeds: Float[Tensor, "k c"]
     precision: Precision
+    head_error: float
+    inside: torch.dtype
     one_by_one: str = ""
 
     def batches(self, max_cells: int, max_rows: int | None = None) -> Iterator[Batch]:
@@ -119,7 +124,7 @@ def output_seeds(outputs: str, num_labels: int, dtype: torch.dtype, device: torc
 
 
 def find_classifier(
-    model: nn.Module | Classifier, inputs: Mapping[str, Any], precision: str, device: str | None
+    model: nn.Module | Classifier, inputs: Mapping[str, Any], precision: str | None, device: str | None
 ) -> tuple[Classifier, list[Row], list[Row], Precision]:
     """Make a classifier and ragged rows of a model and a kernel's samples.
 
@@ -139,7 +144,8 @@ def find_classifier(
     """
     module = model.module if isinstance(model, Classifier) else model
     place = resolve_device(device, next(module.parameters()).device)
-    kind = resolve_precision(precision, place)
+    own = model.dtype if isinstance(model, Classifier) else widest(module)
+    kind = resolve_precision(precision, place, own)
     names = list(inputs)
     classifier = Classifier.of(model, inputs[names[0]], device=place, dtype=kind.model, what=names[0])
     columns, *extra = (classifier.rows(samples, name) for name, samples in inputs.items())
@@ -174,7 +180,8 @@ def set_up(
         The setup, with its samples sorted into internal order.
 
     Raises:
-        InputError: No trainable parameter, or a model that does not repeat itself in eval mode.
+        InputError: No trainable parameter, a model that does not repeat itself in eval mode, or one whose gradients do
+            not reach its body or are not P's at its head.
     """
     column_order, extra_order = by_length(columns), by_length(extra)
     rows = [columns[i] for i in column_order] + [extra[i] for i in extra_order]
@@ -183,19 +190,32 @@ def set_up(
     if not torch.equal(first, again):
         raise InputError("the model gives other logits each time, even in eval mode; switch its randomness off")
     parameters = find_body_parameters(classifier.module, classifier.head.parameters)
+    head_error = check_head(classifier, rows, [parameter.tensor for parameter in parameters], precision)
     seeds = output_seeds(outputs, number_of_labels(classifier.module), precision.model, classifier.device)
     layout = Layout(len(columns), len(extra), symmetric, seeds.shape[0], traced=outputs == "class_trace")
     groups = group_parameters(parameter.name for parameter in parameters)
+    inside = _narrowest(classifier, sample) if precision.model == torch.float64 else precision.model
     one_by_one = ""
     if classifier.pad_id is None:
         one_by_one = "the model has no padding token"
     elif not _padding_exact(classifier, rows):
         one_by_one = "the logits depend on padding"
-    elif precision.model == torch.float64 and _narrows(classifier, sample):
+    elif inside != precision.model:
         # Rounding inside then depends on the batch's shape, by far more than float64 is asked for.
         one_by_one = "the model computes in float32 inside, so that batches would round otherwise"
     return KernelSetup(
-        classifier, parameters, groups, rows, column_order, extra_order, layout, seeds, precision, one_by_one
+        classifier,
+        parameters,
+        groups,
+        rows,
+        column_order,
+        extra_order,
+        layout,
+        seeds,
+        precision,
+        head_error,
+        inside,
+        one_by_one,
     )
 
 
@@ -230,23 +250,12 @@ def open_setup(
         yield set_up(classifier, rows, extra, symmetric=True, outputs="full", precision=kind)
 
 
-class _NarrowSeen(TorchDispatchMode):
-    """Notices float64 values being cast to a narrower floating-point type."""
-
-    seen = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._to_copy.default and args[0].dtype == torch.float64:
-            self.seen |= result.is_floating_point() and result.dtype != torch.float64
-        return result
-
-
-def _narrows(classifier: Classifier, sample: dict[str, Tensor]) -> bool:
-    """Whether a float64 model computes something in a narrower type on its way to the logits."""
-    with torch.no_grad(), _NarrowSeen() as watch:
+def _narrowest(classifier: Classifier, sample: dict[str, Tensor]) -> torch.dtype:
+    """Return the narrowest type that a float64 model computes something in on its way to the logits."""
+    with torch.no_grad(), Casts() as casts:
         classifier.logits(sample)
-    return watch.seen
+    narrower = [after for before, after in casts.seen if before == torch.float64]
+    return max([torch.float64, *narrower], key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _padding_exact(classifier: Classifier, rows: list[Row]) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.kernel import NTKDecomposition
+from ntk_lpft.kernel.precision import resolve_precision
 from ntk_lpft.kernel.setup import open_setup
 from ntk_lpft.prediction.descent import check_learning_rate, trained_parameters
 from ntk_lpft.prediction.gradient_flow import (
@@ -58,7 +59,7 @@ def compare_with_training(
     steps: int = 50,
     real: Sequence[str] = ("all",),
     precision: str = "float64",
-    training_precision: str = "float32",
+    training_precision: str | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> Comparison:
@@ -78,7 +79,7 @@ def compare_with_training(
             ``body``. Most of the time goes here.
         precision: That of kernels and single steps, as for ``compute_ntk``. In float32 small steps drown in rounding.
         training_precision: That of training over many steps, whose distance from its prediction is far above the
-            rounding of float32.
+            rounding of float32; None for the model's own.
         device: As for ``compute_ntk``.
         progress: Whether to show progress bars.
 
@@ -96,6 +97,8 @@ def compare_with_training(
     for rate in (*(etas or ()), *(() if learning_rate is None else (learning_rate,))):
         check_learning_rate(rate)
     recorded_steps(steps)
+    if training_precision is None:
+        training_precision = resolve_precision(None, classifier.device, classifier.dtype).name
     for kind in (training_precision, precision):
         with open_setup(classifier, train, evaluation, precision=kind, device=device) as setup:
             for part in real:

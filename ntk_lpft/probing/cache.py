@@ -69,7 +69,7 @@ def cached_features(
     model: nn.Module | Classifier,
     inputs: Any,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     cache: Path | None = None,
     progress: bool = False,
     say: Say = print,
@@ -82,7 +82,7 @@ def cached_features(
     Args:
         model: The classifier; it is not changed.
         inputs: An ``EncodedSplit``, or anything else that ``compute_ntk`` takes.
-        dtype: What to compute in.
+        dtype: What to compute in; None takes float32, or float64 for a model of that dtype.
         cache: The cache folder; None takes ``NTK_LPFT_FEATURE_CACHE``, or that of the bundled files.
         progress: Whether to show a progress bar.
         say: Called with each notice, one line.
@@ -96,8 +96,8 @@ def cached_features(
     key = feature_key(model, inputs, dtype)
     features = _features(inputs, key, _folder(cache), progress, say)
     head = key.classifier.head
-    weight = head.module.weight.detach().to("cpu", dtype)
-    bias = None if head.module.bias is None else head.module.bias.detach().to("cpu", dtype)
+    weight = head.module.weight.detach().to("cpu", features.dtype)
+    bias = None if head.module.bias is None else head.module.bias.detach().to("cpu", features.dtype)
     # Not the logits of the forward pass, so that they do not depend on whether the cache was hit.
     with plain_arithmetic(features.device), torch.no_grad():
         return Features(features, nn.functional.linear(features, weight, bias), head)
@@ -111,7 +111,7 @@ def cached_logistic_head(
     solver: str = LOGISTIC,
     fold_seed: int = 0,
     max_iter: int = 5000,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     cache: Path | None = None,
     progress: bool = False,
     say: Say = print,
@@ -127,7 +127,7 @@ def cached_logistic_head(
         solver: ``logistic`` or ``logistic-published``.
         fold_seed: What shuffles samples into the folds of the cross-validation.
         max_iter: Most iterations of a fit.
-        dtype: What to compute the features in.
+        dtype: What to compute the features in; None takes float32, or float64 for a model of that dtype.
         cache: As for ``cached_features``.
         progress: Whether to show a progress bar.
         say: Called with each notice, one line.
@@ -160,7 +160,7 @@ def cached_logistic_heads(
     *,
     solver: str = LOGISTIC,
     max_iter: int = 5000,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     cache: Path | None = None,
     progress: bool = False,
     say: Say = print,
@@ -174,7 +174,7 @@ def cached_logistic_heads(
         fold_seeds: What shuffles samples into the folds of the cross-validation, a head each.
         solver: As for ``cached_logistic_head``, as are all that follow.
         max_iter: Most iterations of a fit.
-        dtype: What to compute the features in.
+        dtype: What to compute the features in; None takes float32, or float64 for a model of that dtype.
         cache: The cache folder.
         progress: Whether to show a progress bar.
         say: Called with each notice, one line.
@@ -204,7 +204,7 @@ def cached_logistic_heads(
     return heads
 
 
-def feature_key(model: nn.Module | Classifier, inputs: Any, dtype: torch.dtype = torch.float32) -> FeatureKey:
+def feature_key(model: nn.Module | Classifier, inputs: Any, dtype: torch.dtype | None = None) -> FeatureKey:
     """Return what the features of a model on data depend on.
 
     Of the model these are all its weights but those of the head, its buffers and its structure; of the data the token
@@ -213,7 +213,7 @@ def feature_key(model: nn.Module | Classifier, inputs: Any, dtype: torch.dtype =
     Args:
         model: The classifier.
         inputs: As for ``cached_features``.
-        dtype: What the features are computed in.
+        dtype: What the features are computed in; None takes float32, or float64 for a model of that dtype.
 
     Returns:
         The key, whose name is that of the file in the cache.
@@ -232,7 +232,7 @@ def feature_key(model: nn.Module | Classifier, inputs: Any, dtype: torch.dtype =
         "structure": structure_digest(classifier.module),  # of which buffers are a part
         "head": classifier.head.name,
         "rows": fingerprint_rows(rows),
-        "dtype": str(dtype),
+        "dtype": str(classifier.dtype),
         "device": classifier.device.type,
         **{name: value for name, value in versions().items() if name != "python"},
     }

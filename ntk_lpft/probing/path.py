@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ntk_lpft.classifier.prepare import plain_arithmetic
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs.tracking_log import ALL, COLUMNS, TRAIN
 from ntk_lpft.statistics.matrix import as_matrix, check_labels, in_float64
@@ -138,12 +139,13 @@ def gradient_path(
     if {TRAIN, ALL} & set(others):
         raise InputError(f"a further split cannot be called {TRAIN!r} or {ALL!r}; choose another name")
     rows: list[_Row] = []
-    training = _HeadTraining(weight, bias, {TRAIN: train, **others}, settings)
-    try:
-        converged = _follow(training, rows, progress)
-    finally:
-        if file is not None:
-            write_table(file, _table(rows))
+    with plain_arithmetic(train.features.device):
+        training = _HeadTraining(weight, bias, {TRAIN: train, **others}, settings)
+        try:
+            converged = _follow(training, rows, progress)
+        finally:
+            if file is not None:
+                write_table(file, _table(rows))
     end = None if training.bias is None else training.bias.detach()
     return GradientPath(training.weight.detach(), end, _table(rows), converged)
 

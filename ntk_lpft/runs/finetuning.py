@@ -170,8 +170,8 @@ class FinetuneRun(RunFolder):
     def write_predictions(
         self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], description: Mapping[str, Any]
     ) -> None:
-        """Write logits (float32) and labels (int64) of every split, as ``SPLIT/logits`` and ``SPLIT/labels``."""
-        tensors = {f"{name}/logits": value.float() for name, value in logits.items()}
+        """Write logits (float32 or float64) and labels (int64) of every split: ``SPLIT/logits``, ``SPLIT/labels``."""
+        tensors = {f"{name}/logits": value if value.itemsize > 4 else value.float() for name, value in logits.items()}
         tensors |= {f"{name}/labels": value for name, value in labels.items()}
         write_tensors(self.file(self.PREDICTIONS), tensors, description)
 
@@ -179,7 +179,7 @@ class FinetuneRun(RunFolder):
         """Read logits, (N, C), and labels, (N,), of every split.
 
         Returns:
-            Logits (float32) and labels (int64) by split.
+            Logits (float32, or float64) and labels (int64) by split.
 
         Raises:
             InputError: The file is missing, damaged, altered, or lacks labels.

@@ -29,6 +29,7 @@ from .spectrum import (
     kernel_spectrum,
     numerical_rank_tolerance,
     pretrain_effective_spectrum,
+    sum_spectrum,
 )
 from .summary import KernelStatistics, statistics_table, summarise
 from .target_alignment import (
@@ -71,6 +72,7 @@ __all__ = [
     "sample_cosine_similarity",
     "sample_ft_ratios",
     "statistics_table",
+    "sum_spectrum",
     "summarise",
     "trace_ratio",
     "trace_shares",

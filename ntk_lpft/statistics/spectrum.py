@@ -1,7 +1,7 @@
 """The spectrum of a kernel and what is read from it: rank, effective rank, norms, extreme eigenvalues."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,16 +29,23 @@ class Spectrum:
         singular_values: σ_1 ≥ σ_2 ≥ …, of shape (min(NC, MC),), in float64 and in the kernel's units.
         eigenvalues: λ_1 ≥ λ_2 ≥ …, of shape (NC,), in float64; None where the kernel is not symmetric.
         rank_tolerance: Singular values above this count towards the rank.
+        least_rank: A rank that this kernel has at least, as is known from elsewhere: that of P + F is no smaller than
+            those of P and F, whose small directions the rounding of a larger sum may hide.
     """
 
     shape: tuple[int, int]
     singular_values: Float64[np.ndarray, " r"]
     eigenvalues: Float64[np.ndarray, " r"] | None
     rank_tolerance: float
+    least_rank: int = 0
 
     @property
     def rank(self) -> int:
-        """The number of singular values above `rank_tolerance`."""
+        """The number of singular values above `rank_tolerance`, or `least_rank` where that is more."""
+        return max(self._counted, self.least_rank)
+
+    @property
+    def _counted(self) -> int:
         return int(np.count_nonzero(self.singular_values > self.rank_tolerance))
 
     @property
@@ -90,7 +97,7 @@ class Spectrum:
 
         Below `rank_tolerance` the smallest singular value is rounding noise, and so would be the quotient.
         """
-        if self.rank < min(self.shape):
+        if self._counted < min(self.shape):
             return math.inf
         return self.spectral_norm / float(self.singular_values[-1])
 
@@ -98,7 +105,11 @@ class Spectrum:
 def numerical_rank_tolerance(shape: tuple[int, int], largest_singular_value: float, dtype: torch.dtype) -> float:
     """State the singular value up to which a matrix computed in `dtype` may owe its rank to rounding.
 
-    This is the convention of MATLAB's `rank` and of `numpy.linalg.matrix_rank`: max(shape) · eps · σ_1.
+    For float32 and float64 this is the convention of MATLAB's `rank` and of `numpy.linalg.matrix_rank`, by which the
+    paper counts: max(shape) · eps · σ_1. In narrower dtypes that exceeds σ_1 itself for some hundred rows; there it is
+    √max(shape) · eps · σ_1, as independent roundings add up.
+
+    Source: Higham and Mary (2019), "A New Approach to Probabilistic Rounding Error Analysis": n·u becomes √n·u.
 
     Args:
         shape: The shape of the matrix.
@@ -108,7 +119,10 @@ def numerical_rank_tolerance(shape: tuple[int, int], largest_singular_value: flo
     Returns:
         The tolerance, in the units of the matrix.
     """
-    return max(shape) * torch.finfo(dtype).eps * largest_singular_value
+    size = float(max(shape))
+    if torch.finfo(dtype).bits < 32:
+        size = math.sqrt(size)
+    return size * torch.finfo(dtype).eps * largest_singular_value
 
 
 def kernel_spectrum(
@@ -190,6 +204,21 @@ def pretrain_effective_spectrum(
         computed_in or feature_kernel.dtype,
         rank_tolerance,
     )
+
+
+def sum_spectrum(total: Spectrum, *parts: Spectrum) -> Spectrum:
+    """Return the spectrum of a sum with the rank that its parts prove.
+
+    Adding a positive semi-definite matrix lowers no eigenvalue (Weyl), so that rank(P + F) ≥ rank(P), rank(F).
+
+    Args:
+        total: The spectrum of a sum of positive semi-definite kernels.
+        *parts: The spectra of what is summed.
+
+    Returns:
+        The spectrum, whose rank is no smaller than that of any part.
+    """
+    return replace(total, least_rank=max([total.least_rank, *(part.rank for part in parts)]))
 
 
 def _spectrum(

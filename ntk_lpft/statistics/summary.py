@@ -15,7 +15,7 @@ from ntk_lpft.statistics.classifier import KernelClassifierResult
 from ntk_lpft.statistics.classifier import kernel_classifier as fit_kernel_classifier
 from ntk_lpft.statistics.matrix import as_matrix, check_feature_kernel, check_labels, pretrain_effective
 from ntk_lpft.statistics.residual import sample_ft_ratios
-from ntk_lpft.statistics.spectrum import Spectrum, kernel_spectrum, pretrain_effective_spectrum
+from ntk_lpft.statistics.spectrum import Spectrum, kernel_spectrum, pretrain_effective_spectrum, sum_spectrum
 from ntk_lpft.statistics.target_alignment import (
     alignment,
     centred_alignment,
@@ -61,11 +61,15 @@ def summarise(
     eval_ft_effective: Float[Tensor, "m c n c"] | None = None,
     eval_labels: Int[Tensor, " m"] | None = None,
     computed_in: torch.dtype | None = None,
+    features_computed_in: torch.dtype | None = None,
     kernel_classifier: bool = True,
     max_iter: int = 10_000,
     progress: bool = False,
 ) -> list[KernelStatistics]:
     """Compute the statistics of P, F and P + F.
+
+    Ranks of P and F are counted as the paper counts them, by `numerical_rank_tolerance` of each. P's is C times that of
+    the feature kernel, P = k ⊗ I_C; that of P + F is no smaller than either, see `sum_spectrum`.
 
     Args:
         feature_kernel: k of the training samples, of shape (N, N), symmetric.
@@ -75,7 +79,9 @@ def summarise(
         eval_feature_kernel: k of evaluation rows × training columns, of shape (M, N), for the kernel classifier.
         eval_ft_effective: F of evaluation rows × training columns, of shape (M, C, N, C).
         eval_labels: The class of each evaluation sample, of shape (M,).
-        computed_in: The dtype in which the kernels were computed, which sets the rank tolerance; by default their own.
+        computed_in: The dtype in which F was computed, which sets the rank tolerance; by default its own. A kernel
+            computed in bfloat16 is stored wider, see `NTKDecomposition.rounding`.
+        features_computed_in: The same for the feature kernel; by default as for F.
         kernel_classifier: Whether to fit the kernel classifier, which takes far longer than all the rest.
         max_iter: The most iterations in each fit of the kernel classifier.
         progress: Whether to show a progress bar.
@@ -94,13 +100,16 @@ def summarise(
     if eval_feature_kernel is not None and eval_ft_effective is not None and eval_labels is not None:
         _check_evaluation(ft_effective, eval_feature_kernel, eval_ft_effective, eval_labels)
 
-    rows = []
+    rows: list[KernelStatistics] = []
     with tqdm(
         total=6 if kernel_classifier else 3, desc="Kernel statistics", unit="step", delay=1, disable=not progress
     ) as bar:
         for name in _COMPONENTS:
             bar.set_postfix_str(f"{name}, spectrum", refresh=False)
-            row = _statistics(name, feature_kernel, ft_effective, labels, computed_in)
+            rounding = (features_computed_in or computed_in) if name == "P" else computed_in
+            row = _statistics(name, feature_kernel, ft_effective, labels, rounding)
+            if name == "P+F":
+                row = replace(row, spectrum=sum_spectrum(row.spectrum, *(part.spectrum for part in rows)))
             if name == "F" and residual is not None:
                 mean, median = _ft_ratios(feature_kernel, ft_effective, residual)
                 row = replace(row, ft_ratio=mean, median_ft_ratio=median)

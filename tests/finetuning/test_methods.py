@@ -76,6 +76,18 @@ def copies(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
+@pytest.mark.parametrize("method", ["ft", "lp-ft"])
+def test_a_body_of_which_nothing_is_trainable_is_not_fine_tuned(method: str) -> None:
+    model = classifier()
+    model.body.requires_grad_(False)
+    with pytest.raises(InputError, match=f"method {method} fine-tunes the body, but no parameter of it has requires_g"):
+        check_start(opened(model), SPLITS, MethodSettings(method=method), RANDOM)
+    for other in ("lp", "lora"):
+        check_start(opened(model), SPLITS, MethodSettings(method=other), RANDOM)
+    next(model.body.parameters()).requires_grad_(True)
+    check_start(opened(model), SPLITS, MethodSettings(method=method), RANDOM)
+
+
 @pytest.mark.parametrize(
     ("name", "probes", "trains", "adapts"),
     [

@@ -15,6 +15,7 @@ from helpers.zoo import ZOO, ragged_rows
 from ntk_lpft.classifier import extract_features
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import compute_ntk
+from ntk_lpft.probing.path import LabelledFeatures, PathSettings, gradient_path
 
 
 @contextmanager
@@ -103,3 +104,15 @@ def test_weights_made_in_inference_mode_are_refused() -> None:
         model = ZOO["bert"].build()
     with pytest.raises(InputError, match=r"made under torch\.inference_mode.*load the model outside of it"):
         compute_ntk(model, ragged_rows(ZOO["bert"], n=2))
+
+
+def test_a_probe_along_a_gradient_path_keeps_its_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    train = LabelledFeatures(torch.randn(20, 5, generator=generator), torch.arange(20) % 3)
+    settings = PathSettings(iterations=5, precision="float32")
+    plain = gradient_path(torch.zeros(3, 5), torch.zeros(3), train, settings)
+    for name in ("autocast", "no_grad", "default bfloat16"):
+        with AMBIENT[name]():
+            around = gradient_path(torch.zeros(3, 5), torch.zeros(3), train, settings)
+        assert torch.equal(around.weight, plain.weight), name
+        assert around.table.equals(plain.table), name

@@ -99,3 +99,11 @@ def test_values_of_one_row_are_added_one_after_the_other(shape: tuple[int, ...])
             assert found.numpy().tobytes() == expected.tobytes(), threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_sums_by_token_are_made_before_they_are_rounded() -> None:
+    """A thousand positions of one token, of which bfloat16 could count 256."""
+    grads = torch.ones(1, 1000, 1, 2)
+    record = sum_by_token(0, torch.full((1, 1000), 3), grads, None, torch.bfloat16)
+    assert record.values.dtype == torch.bfloat16
+    assert torch.equal(record.values.float(), torch.full((1, 1, 2), 1000.0).bfloat16().float())

@@ -8,7 +8,8 @@ from helpers.layouts import layouts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntk_lpft.kernel.layout import LEAF, Layout, add_product_
+from ntk_lpft.kernel import layout as layout_module
+from ntk_lpft.kernel.layout import LEAF, Layout, add_product_, batch_gram
 
 many = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -54,7 +55,8 @@ def test_large_symmetric_products_agree_with_dense_ones(dtype: torch.dtype, extr
     out = layout.zeros(torch.float64 if dtype == torch.float64 else torch.float32, torch.device("cpu"))
     layout.add_gram_(out, jacobian)
     expected = (jacobian.double() @ jacobian.double().T)[:, : layout.columns]
-    rounding = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
+    # Products of bfloat16 numbers are float32 numbers: rounding them once more would cost 1e-3.
+    rounding = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 1e-6}[dtype]
     assert float((layout.complete(out).double() - expected).norm()) <= rounding * float(expected.norm())
     completed = layout.complete(out)[: layout.columns]
     assert torch.equal(completed, completed.T)
@@ -103,3 +105,23 @@ def test_products_are_added_in_the_kernels_dtype(dtype: torch.dtype) -> None:
     out = torch.full((2, 4), 0.125, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     add_product_(out, left, right)
     assert torch.equal(out, torch.full_like(out, 30.125))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_whole_numbers_in_bfloat16_add_up_exactly(symmetric: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums beyond 2⁸, which bfloat16 cannot tell apart from their neighbours, whatever pieces they are made in."""
+    generator = torch.Generator().manual_seed(0)
+    factor = torch.randint(-4, 5, (9, 3001), generator=generator).bfloat16()
+    layout = Layout(5, 4, symmetric, 1)
+    exact = factor.long() @ factor.long().T
+    assert int(exact.abs().max()) > 2**12
+    for widened in (1 << 22, 100, 1):
+        monkeypatch.setattr(layout_module, "_WIDENED", widened)
+        out = layout.zeros(torch.float32, torch.device("cpu"))
+        layout.add_gram_(out, factor)
+        assert torch.equal(layout.complete(out).long(), exact[:, :5] if symmetric else exact[5:, :5])
+        product = torch.zeros(4, 5)
+        add_product_(product, factor[5:], factor[:5])
+        assert torch.equal(product.long(), exact[5:, :5])
+    tokens = torch.stack([factor[:, :1500], factor[:, 1500:3000]])
+    assert torch.equal(batch_gram(tokens, torch.float32).long(), tokens.long() @ tokens.long().transpose(1, 2))

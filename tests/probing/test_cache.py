@@ -93,7 +93,7 @@ def test_a_classifier_shares_the_cache_with_its_model(tmp_path: Path) -> None:
     before = cached_features(model, split, cache=tmp_path)
     classifier = Classifier.of(model, split, dtype=torch.float64)
     with counted_rows(model) as rows:
-        after = cached_features(classifier, split, cache=tmp_path, say=refuse)
+        after = cached_features(classifier, split, dtype=torch.float32, cache=tmp_path, say=refuse)
     assert rows == []
     assert torch.equal(after.features, before.features)
     assert torch.equal(after.logits, before.logits)

@@ -49,9 +49,8 @@ def test_the_probe_is_logistic_regression_on_the_same_features(num_labels: int) 
     model = linear_classifier(num_labels)
     train, other = learnable(model, num_labels), drawn_split(11, num_labels, seed=1)
     probe = linear_probe(model, train, num_labels, validation=other, others={"ood.x": train}, fold_seed=4)
-    # The features that are probed are of float32.
     features = {
-        name: extract_features(model, each, dtype=torch.float32).features.double().numpy()
+        name: extract_features(model, each).features.double().numpy()
         for name, each in (("train", train), ("validation", other))
     }
     weight, bias = reference_probe(features["train"], train.labels, fold_seed=4)

@@ -132,6 +132,27 @@ def test_the_dtype_computed_in_reaches_every_row(tensors):
         assert other.spectrum.rank_tolerance == pytest.approx(one.spectrum.rank_tolerance * 2**29)
 
 
+def test_the_rank_of_the_sum_is_never_below_that_of_its_parts(tensors):
+    """F so large that P's directions lie below its rounding."""
+    large = tensors | {"ft_effective": tensors["ft_effective"] * 1e14}
+    rows = {row.kernel: row.spectrum for row in summarise(**large, kernel_classifier=False)}
+    assert rows["P"].rank == 3 * np.linalg.matrix_rank(tensors["feature_kernel"].numpy()) > 0
+    assert rows["P+F"].rank >= max(rows["P"].rank, rows["F"].rank)
+    small = tensors | {"ft_effective": tensors["ft_effective"] * 1e-30}
+    rows = {row.kernel: row.spectrum for row in summarise(**small, kernel_classifier=False)}
+    assert rows["P+F"].rank >= max(rows["P"].rank, rows["F"].rank)
+
+
+def test_p_may_have_been_rounded_otherwise_than_f(tensors):
+    exact = summarise(**tensors, kernel_classifier=False)
+    mixed = summarise(
+        **tensors, computed_in=torch.bfloat16, features_computed_in=torch.float32, kernel_classifier=False
+    )
+    # 21 rows; 2**-7 against 2**-52 in F, 2**-23 in P.
+    for before, after, factor in zip(exact, mixed, (2.0**29, 2.0**45 / 21**0.5, 2.0**45 / 21**0.5), strict=True):
+        assert after.spectrum.rank_tolerance == pytest.approx(before.spectrum.rank_tolerance * factor)
+
+
 def test_progress_is_shown_on_request(tensors, capsys, monkeypatch):
     # Bars wait for a second before they show; here they do not.
     monkeypatch.setattr(summary, "tqdm", lambda *given, **options: tqdm(*given, **{**options, "delay": 0}))

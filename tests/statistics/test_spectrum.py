@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.statistics import kernel_spectrum, numerical_rank_tolerance, pretrain_effective_spectrum
+from ntk_lpft.statistics import (
+    kernel_spectrum,
+    numerical_rank_tolerance,
+    pretrain_effective_spectrum,
+    sum_spectrum,
+)
 
 
 def test_a_diagonal_kernel_has_the_statistics_of_its_diagonal():
@@ -120,7 +125,29 @@ def test_the_rank_tolerance_is_that_of_the_dtype_computed_in(make_case):
     # Taken for float64, the rounding noise of float32 counts as rank.
     assert kernel_spectrum(single.double(), symmetric=False).rank > 6
     assert kernel_spectrum(single.double(), computed_in=torch.float32).rank == 6
-    assert numerical_rank_tolerance((40, 30), 2.0, torch.bfloat16) == pytest.approx(40 * 2.0**-7 * 2)
+
+
+def test_the_tolerance_of_narrow_dtypes_grows_with_the_root_of_the_size():
+    for dtype, eps in ((torch.bfloat16, 2.0**-7), (torch.float16, 2.0**-10)):
+        assert numerical_rank_tolerance((36, 30), 2.0, dtype) == pytest.approx(6 * eps * 2)
+        # Of 750 rows, the paper's, something is left to count.
+        assert numerical_rank_tolerance((750, 750), 1.0, dtype) < 0.25
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), scale=st.floats(1e-9, 1e9), rounded=st.booleans())
+def test_a_sum_has_at_least_the_rank_of_its_parts(make_case, seed, scale, rounded):
+    """Each is counted by its own largest value, so that a small part may be lost in the sum, but for what is known."""
+    case = make_case(seed, n=5, c=2, width=2, parameters=6)
+    p, f = torch.from_numpy(case.p_matrix), scale * torch.from_numpy(case.f).reshape(10, 10)
+    if rounded:
+        p, f = p.float(), f.float()
+    of_p, of_f, of_both = (kernel_spectrum(kernel, symmetric=True) for kernel in (p, f, p + f))
+    both = sum_spectrum(of_both, of_p, of_f)
+    assert both.rank >= max(of_p.rank, of_f.rank)
+    assert both.rank >= of_both.rank
+    assert both.condition_number == of_both.condition_number
+    np.testing.assert_array_equal(both.singular_values, of_both.singular_values)
 
 
 def test_the_rank_tolerance_can_be_chosen():

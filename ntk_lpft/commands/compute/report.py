@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from ntk_lpft import pictures
-from ntk_lpft.classifier.rows import unwrapped
+from ntk_lpft.classifier.wrappers import unwrapped
 from ntk_lpft.commands.text import text_table
 from ntk_lpft.json_files import without_nan
 from ntk_lpft.kernel import NTKDecomposition
@@ -24,6 +24,7 @@ from ntk_lpft.statistics import (
     pretrain_effective_block_trace_norms,
     projection_shares,
     statistics_table,
+    sum_spectrum,
     summarise,
     trace_shares,
 )
@@ -83,13 +84,17 @@ def analyse(
         The statistics; for reduced outputs the spectra alone, as P and F then have no class blocks.
     """
     train, evaluation = parts["train"], parts["eval"]
-    dtype = train.feature_kernel.dtype
     groups = _group_table(train)
     if train.outputs != "full":
         kernels = {"P": train.pretrain_effective, "F": train.ft_effective, "P+F": train.total}
-        spectra = {name: kernel_spectrum(kernel, computed_in=dtype) for name, kernel in kernels.items()}
+        rounding = {"P": train.feature_rounding}
+        spectra = {
+            name: kernel_spectrum(kernel, computed_in=rounding.get(name, train.rounding))
+            for name, kernel in kernels.items()
+        }
+        spectra["P+F"] = sum_spectrum(spectra["P+F"], spectra["P"], spectra["F"])
         columns = ("rank", "effective_rank", "frobenius_norm", "trace_norm", "trace", "smallest_eigenvalue",
-                   "condition_number")  # fmt: skip
+                   "condition_number", "rank_tolerance")  # fmt: skip
         table = pd.DataFrame([{"kernel": name, **{c: getattr(s, c) for c in columns}} for name, s in spectra.items()])
         return Results(table, [], groups, spectra)
     rows = summarise(
@@ -100,7 +105,8 @@ def analyse(
         eval_feature_kernel=evaluation.feature_kernel,
         eval_ft_effective=evaluation.ft_effective,
         eval_labels=eval_labels,
-        computed_in=dtype,
+        computed_in=train.rounding,
+        features_computed_in=train.feature_rounding,
         kernel_classifier=kernel_classifier,
         max_iter=max_iter,
         progress=True,
@@ -185,6 +191,7 @@ def show(run: KernelRun) -> None:
         print(f"Accuracies in %: per (sample, class) as published (base rate {base:.1f}), then per sample by argmax.")
     if probe is not None and len(probe["fold_draws"]) > 1:
         print(f"All but P follow V, which depends on chance. {describe_spread(probe['fold_draws'])}")
+    print(_rank_note(statistics, summary["kernel"].get("rounding", {})))
     if summary["outputs"] != "full":
         print(
             f"Kernel of the {summary['outputs']} outputs, divided by C = {summary['divided_by']}; no class blocks to "
@@ -196,6 +203,16 @@ def show(run: KernelRun) -> None:
         listed = ", ".join(f"{group} {100 * share:.1f} %" for group, share in shares)
         print(f"Largest parameter groups of F, by share of its trace: {listed}")
     print(f"Results in {run.path}: {', '.join(run.written())}")
+
+
+def _rank_note(table: pd.DataFrame, rounding: Mapping[str, str]) -> str:
+    """Say what the ranks count."""
+    limits = ", ".join(f"{row['kernel']} {row['rank_tolerance']:.1e}" for row in table.to_dict(orient="records"))
+    rounded = " and ".join(dict.fromkeys(rounding.values()))
+    return (
+        f"Ranks count singular values above what rounding{f' to {rounded}' if rounded else ''} may leave: {limits}. "
+        "P's is C times that of the features; P+F has at least that of P and of F."
+    )
 
 
 _COLUMNS = {

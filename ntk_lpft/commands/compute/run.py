@@ -36,7 +36,7 @@ def compute(options: ComputeOptions) -> Path:
         InputError: Anything wrong with the options, the data or the model.
     """
     quiet_libraries()
-    resolve_precision(options.precision, command_device(options.device))
+    resolve_precision(options.precision, command_device(options.device))  # before anything is loaded
     task = task_of(options)
     options = settle_head(options, task)
     run = KernelRun(options.folder())

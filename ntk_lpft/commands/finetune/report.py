@@ -7,7 +7,7 @@ import pandas as pd
 from transformers import TrainingArguments
 
 from ntk_lpft import pictures
-from ntk_lpft.classifier.rows import unwrapped
+from ntk_lpft.classifier.wrappers import unwrapped
 from ntk_lpft.commands.finetune.options import FinetuneOptions
 from ntk_lpft.commands.text import text_table
 from ntk_lpft.finetuning.methods import Start
