@@ -66,8 +66,12 @@ def check_text(text: str, where: str) -> None:
     """
     if "\0" in text:
         raise InputError(f"{where} has a NUL character in {text[:40]!r}; take it out")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise InputError(f"{where} has characters that are no Unicode text (UTF-8) in {text[:40]!r}; rename it")
+    try:
+        text.encode()  # fails for surrogates alone, and is as quick as a look at a large file's texts must be
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where} has characters that are no Unicode text (UTF-8) in {text[:40]!r}; rename it"
+        ) from error
 
 
 def _too_deep(where: str) -> InputError:

@@ -157,6 +157,10 @@ class TrainDataOptions:
     train_file: str | None = option(None, "your own training data: csv, tsv, jsonl or parquet, instead of --dataset")
     text_columns: list[str] = option(["text"], "one or two text columns of your own data")
     label_column: str = option("label", "label column of your own data")
+    label_names: list[str] = option(
+        [],
+        "classes of your own data in the order of their numbers (default: their own numbers from 0, or sorted)",
+    )
     max_length: int = option(128, "longest row in tokens")
     n_train: int | None = option(
         None, "training rows to draw (default: 250 for a kernel; all for fine-tuning, drawn class-balanced if fewer)"
@@ -177,6 +181,9 @@ class DataOptions(TrainDataOptions):
 
     validation_file: str | None = option(None, "your own validation data (default: the last tenth of training)")
     test_file: str | None = option(None, "your own test data", aliases=("eval_file",))
+    stratified_validation: bool = option(
+        False, "without --validation-file: a tenth of each class for validation, for a training file sorted by class"
+    )
     n_eval: int | None = option(
         None,
         "rows to draw of each other split (default: 250 for a kernel; all for fine-tuning, but 500 of bundled data)",
@@ -191,6 +198,11 @@ class DataOptions(TrainDataOptions):
         check_filled(self, "data_dir", "train_file", "validation_file", "test_file")
         if self.train_file is None and (self.validation_file or self.test_file):
             raise InputError("--validation-file and --test-file need --train-file")
+        if self.train_file is None and (self.label_names or self.stratified_validation):
+            flag = "--label-names" if self.label_names else "--stratified-validation"
+            raise InputError(f"{flag} is for your own data; give --train-file as well, or leave it out")
+        if self.stratified_validation and self.validation_file:
+            raise InputError("--stratified-validation does nothing beside --validation-file; leave one of them out")
         for name in ("train_file", "validation_file", "test_file"):
             check_file(flag_of(name), getattr(self, name))
         check_least(self, max_length=1)

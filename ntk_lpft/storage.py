@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ntk_lpft.csv_cells import guarded, unguarded
 from ntk_lpft.disk_errors import named_disk_errors
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import parse_json
@@ -121,8 +122,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as csv, with all digits."""
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    """Write a table as csv, with all digits, and no name that a spreadsheet would run as a formula."""
+    write_text(path, guarded(table).to_csv(index=False, lineterminator="\n"))
 
 
 def read_table(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
@@ -140,7 +141,8 @@ def read_table(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) 
         InputError: The file is missing, no csv, or lacks one of the columns.
     """
     try:
-        table = pd.read_csv(path)
+        # A cell without text is missing; NA and the like are names, as of data sets.
+        table = unguarded(pd.read_csv(path, keep_default_na=False, na_values=[""]))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is missing or damaged ({' '.join(str(error).split())})") from error
     if not {*columns} <= {*table.columns} or any(table[name].dtype.kind not in "fi" for name in numbers):

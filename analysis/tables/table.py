@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from analysis.tables import render
+from ntk_lpft.csv_cells import guarded
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,8 @@ class Table:
     problems: list[str] = field(default_factory=list)
 
     def to_csv(self) -> str:
-        """Return the tidy numbers as csv, in full precision."""
-        return self.frame.to_csv(index=False, lineterminator="\n")
+        """Return the tidy numbers as csv, in full precision, without formulas for spreadsheets."""
+        return guarded(self.frame).to_csv(index=False, lineterminator="\n")
 
     def to_markdown(self) -> str:
         """Return title, layout, note and problems as GitHub's Markdown."""

@@ -1,19 +1,26 @@
 """Logits and labels from files of any origin: safetensors, npy, csv. Never a pickle."""
 
-import csv
+import math
+import tokenize
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import safetensors
+import torch
 from jaxtyping import Shaped
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ntk_lpft.calibration.predictions import Predictions, to_array
+from ntk_lpft.calibration.columns import check_columns, labels_of, place_columns
+from ntk_lpft.calibration.predictions import Predictions, are_probabilities, to_array
+from ntk_lpft.calibration.text_columns import TextColumns, is_number
 from ntk_lpft.errors import InputError
 
 FORMATS = (".safetensors", ".npy", ".csv", ".tsv")
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def read_predictions(logits: str | Path, labels: str | Path | None, name: str) -> Predictions:
@@ -21,26 +28,87 @@ def read_predictions(logits: str | Path, labels: str | Path | None, name: str) -
 
     Args:
         logits: A file with the logits, (N, C): safetensors with the tensor ``logits`` or a single one, npy, or csv or
-            tsv with one column a class, with or without a header.
-        labels: A file with the classes, (N,), likewise; None where the file of logits is a safetensors that also has
-            the tensor ``labels``.
+            tsv with one column a class, with or without a header. A first line of 0, 1, …, C − 1 is a header, unless
+            there are as many labels as lines. Probabilities (rows that sum to one) become their logarithms.
+        labels: A file with the classes, (N,), likewise, as numbers or as the names that head the columns of logits;
+            None where the file of logits is a safetensors that also has the tensor ``labels``.
         name: What error messages call the split.
 
     Returns:
         The predictions.
 
     Raises:
-        InputError: A file is missing, of another format, or damaged, or what it holds is none of these.
+        InputError: A file is missing, of another format, or damaged, or what it holds is none of these; also a column
+            that counts rows or holds labels.
+
+    Warns:
+        UserWarning: The file holds probabilities.
     """
-    scores = read_array(logits, "logits")
+    return read_named(logits, labels, name)[0]
+
+
+def read_named(
+    logits: str | Path, labels: str | Path | None, name: str, like: Sequence[str] | None = None
+) -> tuple[Predictions, tuple[str, ...] | None]:
+    """Read logits and labels, with the names of the classes.
+
+    Args:
+        logits: As for ``read_predictions``.
+        labels: As for ``read_predictions``.
+        name: What error messages call the split.
+        like: Names of the classes in the order that is wanted; the columns are put into it where they have names.
+
+    Returns:
+        The predictions, and the names of their classes; None where the file does not say.
+
+    Raises:
+        InputError: As for ``read_predictions``; also columns of other names than are wanted.
+
+    Warns:
+        UserWarning: The file holds probabilities.
+    """
+    table = read_array(logits, "logits")
     source = logits if labels is None else labels
     if labels is None and Path(logits).suffix.lower() != ".safetensors":
         raise InputError(f"{name}: {logits} has no labels; give them as well")
-    classes = _as_classes(read_array(source, "labels", alone=labels is not None), source)
-    return Predictions.from_logits(scores, classes, f"logits of {name} ({logits})")
+    found = read_array(source, "labels", alone=labels is not None)
+    names, scores = _split_header(table, found, logits) if isinstance(table, TextColumns) else (None, table)
+    classes, by_name = labels_of(found, source, names, len(scores) if scores.ndim else 0)
+    check_columns(scores, classes, names, logits)
+    if like is not None and names is not None:
+        order = place_columns(names, like, f"{name} ({logits})")
+        if order != list(range(len(order))):
+            if not by_name:
+                raise InputError(
+                    f"columns of {name} ({logits}) are in another order than those of validation, and its labels are "
+                    "numbers; give the names of the columns as labels, or bring the columns in order"
+                )
+            scores, classes, names = scores[:, order], np.argsort(order)[classes], tuple(like)
+    if are_probabilities(scores):
+        scores = _logarithms(scores, f"{name} ({logits})")
+    return Predictions.from_logits(scores, classes, f"logits of {name} ({logits})"), names
 
 
-def read_array(path: str | Path, key: str, *, alone: bool = True) -> Shaped[np.ndarray, "..."]:
+def _split_header(
+    table: TextColumns, labels: Shaped[np.ndarray, "..."] | TextColumns, where: str | Path
+) -> tuple[tuple[str, ...] | None, Shaped[np.ndarray, "n k"]]:
+    if isinstance(labels, TextColumns):
+        first = str(labels.lines[0, 0])
+        return table.numbers(len(labels.lines) - (not is_number(first)), where, sure=first != "0")
+    return table.numbers(labels.size, where, sure=True)
+
+
+def _logarithms(probabilities: Shaped[np.ndarray, "n c"], where: str) -> Shaped[np.ndarray, "n c"]:
+    if (probabilities == 0).any():
+        raise InputError(
+            f"{where} holds probabilities, {int((probabilities == 0).sum())} of them 0, which have no logits; give the "
+            "logits, before softmax"
+        )
+    warnings.warn(f"{where} holds probabilities, not logits; their logarithms are calibrated", stacklevel=3)
+    return np.log(probabilities.astype(np.float64))
+
+
+def read_array(path: str | Path, key: str, *, alone: bool = True) -> Shaped[np.ndarray, "..."] | TextColumns:
     """Read one array.
 
     Args:
@@ -49,7 +117,7 @@ def read_array(path: str | Path, key: str, *, alone: bool = True) -> Shaped[np.n
         alone: Whether a single tensor of another name will do.
 
     Returns:
-        The array.
+        The array; of a csv or tsv file the cells, as what is a header may depend on the number of rows.
 
     Raises:
         InputError: The file is missing, of another format, or damaged, or has no such tensor.
@@ -58,16 +126,20 @@ def read_array(path: str | Path, key: str, *, alone: bool = True) -> Shaped[np.n
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise InputError(f"{path} is not of a format that can be read; use one of {', '.join(FORMATS)}")
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise InputError(f"{str(path)[:100]}: {error.strerror}; check the path") from error
+    if not there:
         raise InputError(f"{path}: no such file")
     if kind == ".safetensors":
         tensors = _read_safetensors(path)
         if key not in tensors and not (alone and len(tensors) == 1):
             raise InputError(f"{path} has no tensor {key!r}; it has {', '.join(sorted(tensors)) or 'none'}")
-        return to_array(tensors.get(key, next(iter(tensors.values()))))
+        return _plain(tensors.get(key, next(iter(tensors.values()))), path)
     if kind == ".npy":
         return _read_npy(path)
-    return _read_table(path, "\t" if kind == ".tsv" else ",")
+    return TextColumns.read(path, "\t" if kind == ".tsv" else ",")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -78,49 +150,35 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is missing, truncated or no safetensors file ({error})") from error
 
 
+def _plain(tensor: Tensor, path: Path) -> Shaped[np.ndarray, "..."]:
+    if tensor.dtype not in (*_FLOATS, *_INTEGERS):
+        raise InputError(f"{path} holds numbers of dtype {tensor.dtype}; save them as float32, or labels as int64")
+    return to_array(tensor)
+
+
 def _read_npy(path: Path) -> Shaped[np.ndarray, "..."]:
     try:
+        _check_size(path)
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} is no npy file of plain numbers ({error})") from error
+    # The last two are what a damaged header, which is Python text, ends in.
+    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, tokenize.TokenError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no npy file of plain numbers ({' '.join(str(error).split())})") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} is an archive of several arrays; save one array by numpy.save")
     return array
 
 
-def _read_table(path: Path, separator: str) -> Shaped[np.ndarray, "n k"]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = next(csv.reader(file, delimiter=separator), [])
-        header = not all(_is_number(cell) for cell in first)
-        if header and not first[0].strip():
-            raise InputError(f"{path}: the first column has no name, as if it counted rows; write it without an index")
-        # NaN stays a number, to be refused with its row; anything else that is no number fails here.
-        table = pd.read_csv(path, sep=separator, header=0 if header else None, encoding="utf-8-sig",
-                            keep_default_na=False, na_values=["nan", "NaN", "NAN"], skip_blank_lines=True,
-                            index_col=False, on_bad_lines="error")  # fmt: skip
-        return table.to_numpy(dtype=np.float64)
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is no table of numbers ({reason})") from error
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _as_classes(values: Shaped[np.ndarray, "..."], source: str | Path) -> Shaped[np.ndarray, "..."]:
-    """Drop a table's second axis, and turn whole numbers that a format holds as floats into integers."""
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.dtype.kind != "f":
-        return values
-    if not np.isfinite(values).all() or (values != np.floor(values)).any():
-        raise InputError(f"labels in {source} are not all whole numbers; give class indices 0, 1, …")
-    return values.astype(np.int64)
+def _check_size(path: Path) -> None:
+    """Refuse an npy file that claims more numbers than it holds, before memory for them is asked for."""
+    with path.open("rb") as file:
+        if file.read(2) != b"\x93N":  # the start of an npy file; an archive has another
+            return
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        wanted = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and wanted > path.stat().st_size - file.tell():
+            raise InputError(f"{path} is cut off: its header tells of {shape} numbers, {wanted} bytes; save it again")

@@ -12,7 +12,7 @@ from scipy.stats import norm, t
 from ntk_lpft.calibration.binned import bin_index, grouped
 from ntk_lpft.calibration.measures import BIASED_UPWARDS, MEASURES, RANGES, statistics_of
 from ntk_lpft.calibration.predictions import Predictions
-from ntk_lpft.calibration.settings import check_bins, check_resamples
+from ntk_lpft.calibration.settings import check_bins, check_resamples, check_seed, check_work
 from ntk_lpft.errors import InputError
 
 _CHUNK = 1 << 19  # numbers, 4 MiB in float64
@@ -146,11 +146,13 @@ def evaluate(
             for its tails.
     """
     check_resamples(resamples, level)
+    check_seed(seed)
     unknown = [name for name in measures if name not in MEASURES]
     if unknown:
         raise InputError(f"there is no measure {unknown[0]!r}; choose from {', '.join(MEASURES)}")
     statistics = {name: value for name, value in statistics_of(predictions, bins).items() if name in measures}
     n = predictions.num_samples
+    check_work(resamples, n)
     ones = np.ones((1, n))
     values = {name: float(statistic(ones)[0]) for name, statistic in statistics.items()}
     draws = {name: np.empty(resamples) for name in statistics}
@@ -198,7 +200,9 @@ def errors_by_chance(
     check_resamples(resamples, level)
     if resamples == 0:
         raise InputError("errors by chance need resamples; use 1000 or so")
+    check_seed(seed)
     n, confidence = predictions.num_samples, predictions.confidence
+    check_work(resamples, n)
     members = grouped(bin_index(confidence, bins)[:, None], np.ones((n, 1)), bins)
     counts = np.ones(n) @ members
     rng = np.random.default_rng(seed)

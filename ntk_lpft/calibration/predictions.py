@@ -166,6 +166,18 @@ def check_scores(scores: Scores, name: str) -> Float64[np.ndarray, "n c"]:
     return values
 
 
+def are_probabilities(scores: Shaped[np.ndarray, "..."]) -> bool:
+    """Whether two or more rows of numbers, all from 0 to 1, sum to one each, which logits do not by chance."""
+    return (
+        scores.ndim == 2
+        and len(scores) > 1
+        and scores.shape[1] > 1
+        and scores.dtype.kind == "f"
+        and bool((scores >= 0).all())
+        and bool((np.abs(scores.astype(np.float64).sum(axis=1) - 1) <= _SUM_TOLERANCE).all())
+    )
+
+
 def check_labels(labels: Labels, num_samples: int, num_classes: int, name: str = "labels") -> Int64[np.ndarray, " n"]:
     """Check class indices against the samples and classes that they belong to.
 
@@ -203,8 +215,8 @@ def check_temperature(temperature: float) -> None:
     Raises:
         InputError: It is not.
     """
-    if not math.isfinite(temperature) or temperature <= 0:
-        raise InputError(f"temperature {temperature} is no positive number")
+    if not isinstance(temperature, int | float | np.number) or not 0 < temperature < math.inf:
+        raise InputError(f"temperature {temperature!r:.60} is no positive number")
 
 
 def to_array(values: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]) -> Shaped[np.ndarray, "..."]:
@@ -213,4 +225,7 @@ def to_array(values: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]) -> Shape
         plain = values.detach().cpu()
         # numpy has no bfloat16.
         return plain.to(torch.float64).numpy() if plain.is_floating_point() else plain.numpy()
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise InputError(f"what is to be an array is none ({' '.join(str(error).split())})") from error

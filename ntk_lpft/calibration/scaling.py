@@ -59,8 +59,9 @@ class VectorScaling:
 def fit_vector_scaling(logits: Scores, labels: Labels) -> VectorScaling:
     """Fit w and b of softmax(w ∘ f + b) by minimising the NLL, by L-BFGS in float64.
 
-    The NLL is convex in w and b. Both are bounded at 100, for logits divided by the root mean square of what they are
-    less their mean over classes, since the optimum is infinite where classes can be separated.
+    The NLL is convex in w and b. Both are bounded at 100, or by what leaves the logits as they are, for logits divided
+    by the root mean square of what they are less their mean over classes, since the optimum is infinite where classes
+    can be separated. The NLL is never larger than before.
 
     Source: Guo et al. (2017), "On calibration of modern neural networks", section 4.2.
 
@@ -91,8 +92,10 @@ def fit_vector_scaling(logits: Scores, labels: Labels) -> VectorScaling:
         gradient = np.concatenate([(residual * u).sum(axis=0), residual.sum(axis=0)])
         return -float(logarithms[np.arange(n), checked].mean()), gradient
 
-    start = np.concatenate([np.full(c, min(unit, _LARGEST)), np.zeros(c)])
-    limits = [(-_LARGEST, _LARGEST)] * (2 * c)
+    # The logits as they are, of weight `unit`, are always among those to choose from.
+    largest = max(_LARGEST, unit)
+    start = np.concatenate([np.full(c, unit), np.zeros(c)])
+    limits = [(-largest, largest)] * (2 * c)
     solution = minimize(
         nll,
         start,
@@ -101,8 +104,8 @@ def fit_vector_scaling(logits: Scores, labels: Labels) -> VectorScaling:
         bounds=limits,
         options={"maxiter": 10_000, "maxfun": 100_000, "ftol": 0.0, "gtol": _TOLERANCE, "maxcor": 20},
     )
-    at_bound = bool((np.abs(solution.x) >= _LARGEST).any())
-    inside = np.abs(solution.x) < _LARGEST
+    at_bound = bool((np.abs(solution.x) >= largest).any())
+    inside = np.abs(solution.x) < largest
     steepest = float(np.abs(solution.jac[inside]).max(initial=0))
     if at_bound:
         warnings.warn("vector scaling has no finite optimum (some class is separated); kept at its bounds",

@@ -1,6 +1,7 @@
 """Linear heads as files: V and b, with a few words on where they come from."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ntk_lpft.classifier.classes import match_classes, reorder
 from ntk_lpft.classifier.head import Head
 from ntk_lpft.classifier.head_weights import set_head
 from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import parse_json
 from ntk_lpft.storage import read_tensors, write_tensors
 
 FORMAT = "ntk_lpft head 1"
 FILE_NAME = "head.safetensors"
+CLASSES = "classes"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,17 @@ class HeadFile:
     weight: Float[Tensor, "c h"]
     bias: Float[Tensor, " c"] | None
     metadata: dict[str, str]
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, row by row; None where the file does not say."""
+        listed = self.metadata.get(CLASSES)
+        return None if listed is None else tuple(map(str, parse_json(listed, "names of classes")))
+
+
+def with_class_names(metadata: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Add the names of a head's classes to what its file says of it."""
+    return {**metadata, CLASSES: json.dumps(list(names))} if names else dict(metadata)
 
 
 def save_head(
@@ -79,7 +94,12 @@ def load_head(path: str | Path) -> HeadFile:
     return HeadFile(tensors["weight"], tensors.get("bias"), description["metadata"])
 
 
-def head_from_file(head: Head, path: str | Path) -> HeadFile:
+def head_from_file(
+    head: Head,
+    path: str | Path,
+    label_names: Sequence[str] | None = None,
+    say: Callable[[str], object] = print,
+) -> HeadFile:
     """Copy the V and b of a file into a classifier's head.
 
     Where the classifier's head has no bias and the file's has, the bias is left out, as by ``set_head``.
@@ -87,16 +107,25 @@ def head_from_file(head: Head, path: str | Path) -> HeadFile:
     Args:
         head: The classifier's head, which is overwritten.
         path: The file, or the folder that it is in.
+        label_names: Classes of the data in the order of their numbers; the rows are put into it where the file names
+            its classes, see ``match_classes``.
+        say: Called with a line on how classes were matched, where it is not as plain as equal names.
 
     Returns:
         What the file holds.
 
     Raises:
-        InputError: As for ``load_head``; also a head of another shape.
+        InputError: As for ``load_head``; also a head of another shape, or of classes that do not match.
     """
     saved = load_head(path)
+    weight, bias = saved.weight, saved.bias
     try:
-        set_head(head, saved.weight, saved.bias)
+        if label_names is not None and len(weight) == len(label_names):
+            match = match_classes(label_names, saved.class_names)
+            weight, bias = reorder(weight, bias, match.order)
+            if match.said:
+                say(f"head:   {match.said}")
+        set_head(head, weight, bias)
     except InputError as error:
         raise InputError(f"{head_path(path)}: {error}; give a head of this model and this data's classes") from error
     return saved

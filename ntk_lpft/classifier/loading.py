@@ -1,7 +1,7 @@
 """Classifiers by name, from a folder, or as they are."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from transformers import (
 )
 
 from ntk_lpft.choices import HEADS, choose
+from ntk_lpft.classifier.classes import arrange_head, match_classes, name_classes, names_of_classes
+from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import Head, number_of_labels
 from ntk_lpft.classifier.head_weights import initialise_head, set_head
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier, resolve_pooling
@@ -71,8 +73,10 @@ def load_classifier(
     pooling: str = "auto",
     seed: int = 0,
     keep_head: bool = False,
+    label_names: Sequence[str] | None = None,
     device: str | torch.device = "cpu",
     trust_remote_code: bool = False,
+    say: Callable[[str], object] = print,
 ) -> nn.Module:
     """Load a sequence classifier, f = Vφ + b, in float32 and eval mode.
 
@@ -86,15 +90,20 @@ def load_classifier(
         seed: For what the checkpoint does not hold, the head above all.
         keep_head: Take the head from the checkpoint, and refuse one that has none. A linear head, with its
             pooling, is what fine-tuning saved beside the body.
+        label_names: Classes of the data in the order of their numbers, such as a task's. With ``keep_head`` the rows of
+            the head are matched with them by the names in the checkpoint's config, see ``match_classes``.
         device: Where to put it.
         trust_remote_code: Whether to run code that the model's repository ships.
+        say: Called with a line on how classes were matched, where it is not as plain as equal names.
 
     Returns:
         A module whose ``forward`` returns ``logits``.
 
     Raises:
-        InputError: Unknown or unusable model, or one that cannot be reached.
+        InputError: Unknown or unusable model, or one that cannot be reached; or classes that do not match.
     """
+    if label_names is not None and num_labels is None:
+        num_labels = len(label_names)
     if isinstance(name, nn.Module):
         if num_labels is not None and number_of_labels(name) != num_labels:
             raise InputError(f"the model has {number_of_labels(name)} labels, not {num_labels}")
@@ -122,7 +131,24 @@ def load_classifier(
         if saved is not None:
             set_head(head_layer, saved.weight, saved.bias)
             model.dropout.p = float(saved.metadata.get("dropout", model.dropout.p))
+    if keep_head and label_names is not None:
+        _match(model, label_names, source, trust_remote_code, say)
     return model.to(device).eval()
+
+
+def _match(
+    model: Any, label_names: Sequence[str], source: str, trust_remote_code: bool, say: Callable[[str], object]
+) -> None:
+    """Put the rows of a kept head into the data's order, and name them."""
+    match = match_classes(label_names, names_of_classes(model.config))
+    if match.said:
+        say(f"head:   {match.said}")
+    if isinstance(model, LinearHeadClassifier):
+        arrange_head(Head("classifier", model.classifier), match)
+    elif not match.is_same:
+        sample = load_tokenizer(source, trust_remote_code=trust_remote_code)("a")
+        arrange_head(Classifier.of(model, [dict(sample)]).head, match)
+    name_classes(model.config, match.names)
 
 
 def _build(

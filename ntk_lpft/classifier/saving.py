@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ntk_lpft.classifier.classes import name_classes
 from ntk_lpft.classifier.head_file import FILE_NAME, HeadFile, load_head, save_head
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier
 from ntk_lpft.errors import InputError
@@ -42,9 +43,7 @@ def save_classifier(
         _save_adapter(model, run.file(run.ADAPTER), base)
         model = copy.deepcopy(model).merge_and_unload()
     target = run.file(run.MODEL)
-    names = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
-    config: Any = model.config
-    config.update(names)
+    name_classes(model.config, label_names)
     if isinstance(model, LinearHeadClassifier):
         model.body.save_pretrained(target)
         _save_linear_head(model, target / FILE_NAME)

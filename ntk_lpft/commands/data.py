@@ -1,11 +1,14 @@
 """The task, and the model, that options ask for."""
 
+from collections.abc import Callable, Sequence
+
 from torch import device as Device
 from torch import nn
 
 from ntk_lpft.classifier import load_classifier
 from ntk_lpft.options import DataOptions, ModelOptions
 from ntk_lpft.tasks import Task, load_files, load_task
+from ntk_lpft.tasks.describe import describe_classes, doubts
 
 
 def task_of(options: DataOptions) -> Task:
@@ -28,18 +31,29 @@ def task_of(options: DataOptions) -> Task:
         options.test_file,
         text_columns=tuple(options.text_columns),
         label_column=options.label_column,
+        label_names=options.label_names or None,
+        stratified_validation=options.stratified_validation,
     )
 
 
-def model_of(options: ModelOptions, num_labels: int, seed: int, device: Device, *, keep_head: bool) -> nn.Module:
+def model_of(
+    options: ModelOptions,
+    label_names: Sequence[str],
+    seed: int,
+    device: Device,
+    *,
+    keep_head: bool,
+    say: Callable[[str], object] = print,
+) -> nn.Module:
     """Load the model.
 
     Args:
         options: Which.
-        num_labels: C of the data.
+        label_names: Classes of the data, in the order of their numbers.
         seed: For what the checkpoint does not hold.
         device: Where to put it.
         keep_head: Whether its head is taken from the checkpoint.
+        say: Called with a line on how the classes of a kept head were matched.
 
     Returns:
         The model, with a head of that many classes.
@@ -49,11 +63,18 @@ def model_of(options: ModelOptions, num_labels: int, seed: int, device: Device, 
     """
     return load_classifier(
         options.model,
-        num_labels,
+        len(label_names),
         head=options.head,
         pooling=options.pooling,
         seed=seed,
         keep_head=keep_head,
+        label_names=label_names,
+        say=say,
         device=device,
         trust_remote_code=options.trust_remote_code,
     )
+
+
+def data_lines(task: Task) -> list[str]:
+    """Lines for the user on the data that has been read: classes and their counts, and what looks odd."""
+    return [f"labels: {describe_classes(task)}", *(f"note:   {line}" for line in doubts(task))]

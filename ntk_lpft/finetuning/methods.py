@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -36,26 +36,29 @@ class HeadStart:
         init: Where V begins where no probe makes it: ``random``, ``keep`` (as loaded), or a head's file.
         scale: α, which multiplies V before fine-tuning.
         scale_bias: Whether it multiplies b too.
+        label_names: Classes of the data in the order of their numbers; empty where they do not matter.
     """
 
     init: str = "random"
     scale: float = 1.0
     scale_bias: bool = False
+    label_names: tuple[str, ...] = ()
 
-    def make(self, head: Head, seed: int) -> None:
+    def make(self, head: Head, seed: int, say: Callable[[str], object] = print) -> None:
         """Make V and b, not scaled yet.
 
         Args:
             head: The head, changed in place.
             seed: For a random one.
+            say: Called with a line on how the classes of a head's file were matched.
 
         Raises:
-            InputError: A head's file of another shape.
+            InputError: A head's file of another shape or of other classes.
         """
         if self.init == "random":
             initialise_head(head, seed)
         elif self.init != "keep":
-            head_from_file(head, self.init)
+            head_from_file(head, self.init, self.label_names or None, say)
 
 
 @dataclass
@@ -96,7 +99,7 @@ def check_start(
     skeleton = copy.deepcopy(model, bare)
     head = Head(name, cast(nn.Linear, skeleton.get_submodule(name)))
     if head_start.init != "random":
-        head_start.make(head, 0)
+        head_start.make(head, 0, _say_nothing)
     if Method.of(settings.method).adapts:
         adapt(skeleton, head, settings)
 
@@ -129,12 +132,12 @@ def prepare_start(
         InputError: A head's file of another shape, LoRA targets that match nothing, too few samples of some class.
     """
     method, head = Method.of(settings.method), classifier.head
-    head_start.make(head, seed)
+    head_start.make(head, seed, _say_nothing if run is None else print)
     start = Start(classifier, {"norm_before": head_norm(head)})
     if before_probe is not None:
         before_probe(classifier)
     if method.probes:
-        start.probe = _fit_probe(classifier, splits, settings, seed, run)
+        start.probe = _fit_probe(classifier, splits, settings, seed, run, head_start.label_names)
         set_head(head, start.probe.weight, start.probe.bias)
         start.norms["norm_after_lp"] = head_norm(head)
     scale_head(head, head_start.scale, bias=head_start.scale_bias)
@@ -144,12 +147,17 @@ def prepare_start(
     return start
 
 
+def _say_nothing(line: str) -> None:
+    """Keep a line to itself."""
+
+
 def _fit_probe(
     classifier: Classifier,
     splits: Mapping[str, EncodedSplit],
     settings: MethodSettings,
     seed: int,
     run: FinetuneRun | None,
+    label_names: Sequence[str],
 ) -> LinearProbe:
     probe = linear_probe(
         classifier,
@@ -164,7 +172,7 @@ def _fit_probe(
         progress=run is not None,
     )
     if run is not None:
-        probe.save(run.file(run.PROBE_HEAD))
+        probe.save(run.file(run.PROBE_HEAD), label_names)
     return probe
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ntk_lpft.choices import LOGISTIC, LOGISTIC_SOLVERS, SOLVERS
 from ntk_lpft.classifier.classifier import Classifier, require_labels
-from ntk_lpft.classifier.head_file import save_head
+from ntk_lpft.classifier.head_file import save_head, with_class_names
 from ntk_lpft.classifier.prepare import plain_arithmetic
 from ntk_lpft.errors import InputError
 from ntk_lpft.probing.cache import Say, cached_features, cached_logistic_heads
@@ -55,9 +55,18 @@ class LinearProbe:
         """Accuracy on the samples that the head was fitted on."""
         return self.accuracies[TRAIN]
 
-    def save(self, path: str | Path) -> Path:
-        """Write the head as ``save_head`` does, and return the file."""
-        return save_head(path, self.weight, self.bias, self.metadata)
+    def save(self, path: str | Path, label_names: Sequence[str] = ()) -> Path:
+        """Write the head as ``save_head`` does, and return the file.
+
+        Args:
+            path: The file, or a folder.
+            label_names: Classes in the order of the rows, to be matched by name where the head is used; none are
+                written where this is empty.
+
+        Returns:
+            The file.
+        """
+        return save_head(path, self.weight, self.bias, with_class_names(self.metadata, label_names))
 
 
 def linear_probe(

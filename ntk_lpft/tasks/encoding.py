@@ -156,6 +156,10 @@ def encode_texts(
 
 
 def _check_length(tokenizer: Any, max_length: int, pairs: bool) -> None:
+    if not callable(tokenizer) or not hasattr(tokenizer, "num_special_tokens_to_add"):
+        raise InputError(f"{tokenizer!r:.60} is no tokenizer of transformers; load one by load_tokenizer")
+    if isinstance(max_length, bool) or not isinstance(max_length, int):
+        raise InputError(f"max_length={max_length!r:.60} is no whole number of tokens; give one, such as 128")
     special = tokenizer.num_special_tokens_to_add(pair=pairs)
     if max_length <= special:
         raise InputError(

@@ -43,6 +43,8 @@ def load_task(name: str = "amazon-snippets", data_dir: str | Path | None = None)
     Raises:
         InputError: Unknown name, or no files of this task in the data folder.
     """
+    if not isinstance(name, str) or not isinstance(data_dir, str | os.PathLike | None):
+        raise InputError(f"task {name!r:.60} in {data_dir!r:.60}: give the name as text, and the folder as a path")
     if name in SNIPPETS:
         return load_snippets(name)
     if name not in PAPER_TASKS:

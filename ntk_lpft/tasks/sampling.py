@@ -23,6 +23,24 @@ def tail_size(count: int) -> int:
     return -(-count // 10)
 
 
+def class_tails(labels: Int[np.ndarray, " n"], indices: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+    """Choose a tenth of each class, to the nearest row, and at least one row where the class has two or more.
+
+    Args:
+        labels: Class numbers, (N,).
+        indices: Row numbers in the source split, (N,), distinct; by their sha256 rows are chosen.
+
+    Returns:
+        Positions in ``labels``, ascending; at least one.
+    """
+    order = np.array(hash_order([f"validation:{index}" for index in indices]))
+    chosen = []
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        chosen.append(members[: max(round(len(members) / 10), int(len(members) > 1))])
+    return np.sort(np.concatenate(chosen))
+
+
 def quotas(counts: Int[np.ndarray, " c"], n: int) -> Int[np.ndarray, " c"]:
     """Divide ``n`` places among classes as equally as their sizes allow.
 
@@ -72,6 +90,9 @@ def subsample_positions(
     Raises:
         InputError: ``n`` is not positive, or a balanced sample has fewer rows than there are classes.
     """
+    for what, value in (("a sample of", n), ("a seed of", seed)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+            raise InputError(f"{what} {value!r:.60} was asked for; give a whole number")
     if n is not None and n <= 0:
         raise InputError(f"a sample of {n} rows was asked for; give a positive number, or None for every row")
     if n is None or n >= len(labels):

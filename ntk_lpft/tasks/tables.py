@@ -2,16 +2,20 @@
 
 import csv
 import io
-import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import check_text, parse_json
 
 Record = dict[str, Any]
 
 SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
+_LARGEST_CELL = 2**31 - 1  # characters; what the csv module can count to everywhere
+_OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "a spreadsheet or zip file"}
 
 
 def at_row(where: str | Path, row: int) -> str:
@@ -31,17 +35,38 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: The file is missing, unreadable, no UTF-8, or empty.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; check the path")
+    check_is_file(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        found = next((f"{kind}, not" for start, kind in _OTHER_ENCODINGS.items() if content.startswith(start)), "not")
+        raise InputError(f"{path} is {found} UTF-8 (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     if not text.strip():
         raise InputError(f"{path} is empty; give a file with rows")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InputError(f"{path}, line {line} holds a NUL character, which is no text; save the file as UTF-8 text")
     return text
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse a path that names no file.
+
+    Args:
+        path: The path.
+
+    Raises:
+        InputError: There is no file of that name, or the system does not take such a name.
+    """
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise InputError(f"{path!s:.100}… cannot be read ({error.strerror}); check the path") from error
+    if not there:
+        raise InputError(f"{path} is not a file; check the path")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -79,18 +104,85 @@ def read_quoted(path: Path, separator: str) -> list[Record]:
         The rows, each by column name; all values are strings.
 
     Raises:
-        InputError: A row with another number of columns than the header, or broken quoting.
+        InputError: A row with another number of columns than the header, broken quoting, or a quotation mark that
+            joins lines each of which looks like a row of its own.
     """
-    # newline="" leaves line ends inside quoted fields as they are; str.splitlines would also cut at other characters.
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=separator, strict=True)
-    try:
-        cells = [row for row in reader if row]
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {error}; quote fields as csv does") from error
+    cells: list[list[str]] = []
+    consumed: list[str] = []
+    with _any_size_of_cell():
+        # newline="" leaves line ends inside quoted fields as they are; str.splitlines would also cut at other marks.
+        lines = io.StringIO(read_text(path), newline="")
+        reader = csv.reader(_noted(lines, consumed), delimiter=separator, strict=True)
+        try:
+            for row in reader:
+                if row:
+                    cells.append(row)
+                    _check_joined(path, consumed, separator, reader.line_num, len(cells[0]))
+                consumed.clear()
+        except csv.Error as error:
+            raise InputError(f"{path}, line {reader.line_num}: {error}; quote fields as csv does") from error
     return _to_records(path, cells[0], cells[1:])
 
 
+def _noted(lines: Iterable[str], consumed: list[str]) -> Iterator[str]:
+    for line in lines:
+        consumed.append(line)
+        yield line
+
+
+@contextmanager
+def _any_size_of_cell() -> Iterator[None]:
+    """Lift the csv module's limit on the size of a cell, which holds for the whole process, for a while."""
+    before = csv.field_size_limit(_LARGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _check_joined(path: Path, lines: Sequence[str], separator: str, last: int, columns: int) -> None:
+    """Refuse a row made of lines that would each be a row if their quotation marks were ordinary characters."""
+    if len(lines) > 1 and columns > 1 and all(each.count(separator) == columns - 1 for each in lines):
+        raise InputError(
+            f"{path}, line {last - len(lines) + 1}: a quotation mark joins {len(lines)} lines to one row, though "
+            f"each has the {columns} columns of a row; write a field with marks as csv does, each mark twice"
+        )
+
+
+def read_tabbed(path: Path) -> list[Record]:
+    """Read a tab-separated file with a header line, whose quotation marks quote or are ordinary characters.
+
+    They are ordinary where every line has as many fields as the header and reading them as quotes breaks the file or
+    joins lines.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The rows, each by column name; all values are strings.
+
+    Raises:
+        InputError: The file is broken in either way.
+    """
+    lines = [line for line in read_lines(path) if line]
+    tabs = lines[0].count("\t")
+    if '"' not in read_text(path) or tabs == 0 or any(line.count("\t") != tabs for line in lines):
+        return read_quoted(path, "\t")
+    try:
+        return read_quoted(path, "\t")
+    except InputError:
+        cells = [line.split("\t") for line in lines]
+        return _to_records(path, cells[0], cells[1:])
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise InputError(f"{path} has {columns.count(twice[0])} columns {twice[0]!r}; rename or remove all but one")
+
+
 def _to_records(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Record]:
+    _check_columns(path, columns)
     for number, row in enumerate(rows):
         if len(row) != len(columns):
             raise InputError(
@@ -116,10 +208,7 @@ def read_jsonl(path: Path) -> list[Record]:
 
 
 def _json_object(path: Path, number: int, line: str) -> Record:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {number + 1} is not JSON ({error.msg}); correct it") from error
+    value = parse_json(line, f"{path}, line {number + 1}")
     if not isinstance(value, dict):
         raise InputError(f"{path}, line {number + 1} is no JSON object; give one object of columns a line")
     return value
@@ -140,10 +229,7 @@ def read_json(path: Path) -> list[Record]:
     text = read_text(path)
     if not text.lstrip().startswith("["):
         return read_jsonl(path)
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno} is not JSON ({error.msg}); correct it") from error
+    values = parse_json(text, str(path))
     for number, value in enumerate(values):
         if not isinstance(value, dict):
             raise InputError(f"{at_row(path, number)} is no JSON object; give a list of objects")
@@ -163,13 +249,14 @@ def read_parquet(path: Path) -> list[Record]:
         InputError: The file is missing or no parquet file.
     """
     import pandas as pd
+    import pyarrow as pa
 
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; check the path")
+    check_is_file(path)
     try:
         frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as parquet ({type(error).__name__}); check the file") from error
+    _check_columns(path, [str(name) for name in frame.columns])
     records = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return [{str(name): value for name, value in record.items()} for record in records]
 
@@ -177,7 +264,8 @@ def read_parquet(path: Path) -> list[Record]:
 def read_table(path: Path) -> list[Record]:
     """Read a file of rows in the format that its suffix names.
 
-    csv and tsv files have a header line and csv quoting, and all their values are strings; blank lines are skipped.
+    csv and tsv files have a header line and csv quoting (a tsv may do without, see ``read_tabbed``), and all their
+    values are strings; blank lines are skipped.
 
     Args:
         path: The file; its suffix is one of ``SUFFIXES``.
@@ -192,7 +280,7 @@ def read_table(path: Path) -> list[Record]:
     if kind is None:
         raise InputError(f"{path}: unknown suffix {path.suffix!r}; give a file ending in {', '.join(SUFFIXES)}")
     if kind in ("csv", "tsv"):
-        return read_quoted(path, "," if kind == "csv" else "\t")
+        return read_quoted(path, ",") if kind == "csv" else read_tabbed(path)
     return {"jsonl": read_jsonl, "json": read_json, "parquet": read_parquet}[kind](path)
 
 
@@ -220,4 +308,5 @@ def text_of(record: Record, column: str, where: str, row: int) -> str:
         raise InputError(f"{at_row(where, row)}: column {column!r} holds {value!r}, which is no text")
     if not value.strip():
         raise InputError(f"{at_row(where, row)} has an empty text in column {column!r}; fill it, or remove the row")
+    check_text(value, f"{at_row(where, row)}: column {column!r}")
     return value

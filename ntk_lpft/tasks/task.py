@@ -192,6 +192,11 @@ class Task:
         """Names of the tests from other sources, with the same labels."""
         return tuple(self._ood_loaders)
 
+    @property
+    def splits_read(self) -> dict[str, Split]:
+        """The splits that have been read so far, tests from other sources as ``ood.NAME``."""
+        return {f"ood.{name}" if kind == "OOD test" else name: split for (kind, name), split in self._read.items()}
+
     def split(self, name: str) -> Split:
         """Return one of the task's own splits, read at the first call.
 

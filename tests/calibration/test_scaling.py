@@ -59,7 +59,7 @@ def test_the_slope_is_zero_or_points_beyond_the_bound(n: int, c: int, seed: int,
         assert measured > 0
     else:
         assert measured <= 0
-    assert found.nll_after <= found.nll_before + 1e-12 or found.at_bound is not None
+    assert found.nll_after <= found.nll_before
 
 
 @settings(max_examples=25, deadline=None)
@@ -70,7 +70,12 @@ def test_bounds_grow_with_the_logits_as_well(seed: int, factor: float, right: bo
     with pytest.warns(UserWarning, match="kept at the bound"):
         one, other = fit_temperature(logits, labels), fit_temperature(factor * logits, labels)
     assert one.at_bound == other.at_bound == ("lower" if right else "upper")
-    assert other.temperature == pytest.approx(factor * one.temperature, rel=1e-9)
+    # T = 1 is among the temperatures to choose from, whatever the size of the logits.
+    within = min if right else max
+    size = np.median(logits.std(axis=1))
+    bound = size / 100 if right else 100 * size
+    assert one.temperature == pytest.approx(within(1, bound), rel=1e-9)
+    assert other.temperature == pytest.approx(within(1, factor * bound), rel=1e-9)
 
 
 def test_bounds_are_kept_in_units_of_the_logits() -> None:
@@ -78,7 +83,7 @@ def test_bounds_are_kept_in_units_of_the_logits() -> None:
     size = np.median(logits.std(axis=1))
     with pytest.warns(UserWarning, match="fit on more samples"):
         found = fit_temperature(logits, logits.argmax(axis=1), bounds=(0.5, 3))
-    assert found.temperature == pytest.approx(0.5 * size)
+    assert found.temperature == pytest.approx(min(1, 0.5 * size))
     with pytest.warns(UserWarning, match="next to nothing"):
         assert fit_temperature(logits, logits.argmin(axis=1), bounds=(0.5, 3)).temperature == pytest.approx(3 * size)
     for bounds in ((0, 1), (1, 1), (2, 1), (1, np.inf), (np.nan, 1)):

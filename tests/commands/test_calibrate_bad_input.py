@@ -96,6 +96,13 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
              "--ood-labels", "FOLDER/validation_labels.npy", "FOLDER/validation_labels.npy"),
         "two OOD tests are called 'x'"),
     "no bins": (good("--bins", "0"), "0 bins are too few"),
+    "a million bins": (good("--bins", "1000000"), "1000000 bins are too many; use a number from 1 to 1000"),
+    "bins beyond all": (good("--bins", "99999999999999999999"), "--bins 99999999999999999999 is too large"),
+    "resamples without end": (good("--resamples", "1000000000"),
+                              "1000000000 resamples would take hours and gigabytes; use 10000000 or fewer"),
+    "probabilities of 0": (given(np.eye(3)[np.arange(N) % 3], LABELS), "60 of them 0, which have no logits"),
+    "an index": (given(np.insert(LOGITS, 0, np.arange(N), axis=1), LABELS), "column 0 holds an index"),
+    "labels among logits": (given(np.insert(LOGITS, 3, LABELS, axis=1), LABELS), "column 3 holds an index"),
     "few resamples": (good("--resamples", "10"), "10 resamples are too few"),
     "no level": (good("--level", "1.5"), "confidence level 1.5"),
     "a seed below zero": (good("--seed", "-1"), "--seed -1"),
@@ -154,3 +161,19 @@ def test_results_are_not_replaced_unasked(tmp_path: Path, capsys: pytest.Capture
     assert everything(tmp_path) == there
     assert main([*words, "--bins", "7", "--overwrite"]) == 0
     assert everything(tmp_path) != there
+
+
+def test_what_is_doubtful_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, C, 100)
+    logits = rng.standard_normal((100, C)) + 3 * np.eye(C)[labels]
+    common = ["--resamples", "0", "--output-dir", str(tmp_path / "out"), "--overwrite"]
+    assert main([*given(logits, labels)(tmp_path), *common]) == 0
+    said = capsys.readouterr().out
+    assert "T is fitted on validation (N = 100 samples, C = 3 classes): above 1" in said
+    assert "warning" not in said
+    assert main([*given(-logits, labels)(tmp_path), *common]) == 0
+    assert "predictions are right, far fewer than chance (33) would be; are the columns" in capsys.readouterr().out
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert main([*given(p, labels)(tmp_path), *common]) == 0
+    assert "holds probabilities, not logits; their logarithms are calibrated" in capsys.readouterr().out

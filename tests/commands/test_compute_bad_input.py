@@ -152,11 +152,11 @@ def test_evaluation_without_training_data(refused: Refused, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("flag", "rows", "parts"),
     [
-        ("--train-file", [("w1", 0), ("w2", 1), ("w3", -1)], ["row 2", "label -1 is outside"]),
+        ("--train-file", [("w1", 0), ("w2", 1), ("w3", -1)], ["row 2", "label -1 beside 0 to 1"]),
         ("--train-file", [("w1", 0), ("w2", 4), ("w3", 1)], ["labels go up to 4 but none is"]),
         ("--eval-file", [("w1", 0), ("w2", 3)], ["bad.csv, row 1", "label '?3'? is"]),
         ("--train-file", [("w1", 1), ("w2", 1), ("w3", 1)], ["every training row is of class|labels go up to"]),
-        ("--train-file", [("w1", 0), ("w2", 1)], ["training rows? for 2 classes", "give more rows"]),
+        ("--train-file", [("w1", 0), ("w2", 1)], ["last tenth.* has all rows of class 1"]),
         ("--train-file", [("w1", 0), ("  ", 1), ("w2", 2)], ["row 1", "empty text"]),
         ("--eval-file", [("w1", 0), ("", 1)], ["row 1", "empty text"]),
         ("--train-file", [], ["no rows"]),

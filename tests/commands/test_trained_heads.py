@@ -65,7 +65,7 @@ def test_a_head_of_other_classes_is_replaced_with_a_notice(
     two = save_model(tmp_path / "two", num_labels=2)
     logits_of(place, tmp_path / "out", "--model", two)
     printed = capsys.readouterr().out
-    assert f"notice: the head of {two} has 2 classes, the data 3; a linear probe takes its place" in printed
+    assert f"notice: the head of {two} has 2 classes, the data 3 (0, 1, 2); a linear probe takes its place" in printed
     assert "head:   logistic regression" in printed
 
 
@@ -85,7 +85,7 @@ def test_the_head_of_a_run_is_kept_whatever_its_kind(
 
 
 def test_what_counts_as_a_trained_head(place: Path, tmp_path: Path) -> None:
-    assert trained_head(place / "bert") == TrainedHead("native", 3)
+    assert trained_head(place / "bert") == TrainedHead("native", 3, ("LABEL_0", "LABEL_1", "LABEL_2"))
     body = tmp_path / "body"
     AutoModel.from_pretrained(place / "bert", add_pooling_layer=False).save_pretrained(body)
     assert trained_head(body) is None

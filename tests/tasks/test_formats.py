@@ -231,7 +231,7 @@ def test_validation_is_the_last_tenth_of_the_training_rows(tmp_path):
         ('{"premise": "P", "hypothesis": null, "label": 1}', "row 0 .* no value in column 'hypothesis'"),
         ('{"premise": " ", "hypothesis": "H", "label": 1}', "row 0 .* empty text in column 'premise'"),
         ('{"premise": 5, "hypothesis": "H", "label": 1}', "row 0 .* 'premise' holds 5"),
-        ('{"premise": "P"', "line 1 is not JSON"),
+        ('{"premise": "P"', "line 1 cannot be read as JSON"),
         ("[1]", "line 1 is no JSON object"),
     ],
 )

@@ -79,6 +79,13 @@ def test_other_files_follow_the_classes_of_training(tmp_path):
         ([0, 2, 0], ("x", "y", "z"), [0, 2, 0], ("x", "y", "z")),
         ([True, False, True], None, [1, 0, 1], ("False", "True")),
         ([1.0, 0.0, 1.0], None, [1, 0, 1], ("0", "1")),
+        ([1, 2, 1], None, [0, 1, 0], ("1", "2")),
+        ([-1, 1, 1], None, [0, 1, 1], ("-1", "1")),
+        ([10, 2, 1], None, [2, 1, 0], ("1", "2", "10")),
+        ([-2, 0, 2], None, [0, 1, 2], ("-2", "0", "2")),
+        ([0, 4, 2], ("0", "2", "4"), [0, 2, 1], ("0", "2", "4")),
+        ([-1, 0, 1], ("-1", "0", "1"), [0, 1, 2], ("-1", "0", "1")),
+        ([-0.0, 1.0, 1.0], None, [0, 1, 1], ("0", "1")),
     ],
 )
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
@@ -93,8 +100,7 @@ def test_labels(tmp_path, name, labels, names, numbers, expected_names):
     ("labels", "names", "message"),
     [
         ([0, 3, 1], None, "labels go up to 3 but none is 2"),
-        ([1, 2, 1], None, "labels go up to 2 but none is 0"),
-        ([-1, 0, 1], None, "row 0 .* label -1 is outside 0 to 1"),
+        ([-1, 0, 1], None, "row 0 .* label -1 beside 0 to 1, as rows without a label have it; .* --label-names"),
         ([0, "x", 1], None, "row 1 .* label 'x' among labels such as '0'"),
         (["x", 1, "y"], None, "row 1 .* label '1' among"),
         ([0, 0.5, 1], None, "row 1 .* label 0.5 is neither text nor a whole number"),
@@ -102,6 +108,7 @@ def test_labels(tmp_path, name, labels, names, numbers, expected_names):
         ([0, "", 1], None, "row 1 .* has no label"),
         ([0, [1], 1], None, r"row 1 .* label \[1\] is neither"),
         (["a", "c", "b"], ("a", "b"), "row 1 .* label 'c' is neither one of a, b nor a number from 0 to 1"),
+        ([1, 2, 1], ("1", "3"), "row 1 .* label '2' is none of the classes 1, 3; correct it"),
         ([0, 2, 1], ("a", "b"), "row 1 .* label '2' is neither"),
         (["a", "a", "a"], None, "every training row is of class 'a'"),
         ([1, 1, 1], ("a", "b"), "every training row is of class 'b'"),
@@ -117,7 +124,9 @@ def test_bad_labels(tmp_path, labels, names, message):
 
 def test_labels_missing_from_training_are_refused_elsewhere(tmp_path):
     train, test = save(tmp_path, "t.csv", ROWS), save(tmp_path, "u.csv", [{"text": "x", "label": "great"}])
-    with pytest.raises(InputError, match=r"u.csv, row 0 .* label 'great' is neither one of bad, good"):
+    with pytest.raises(
+        InputError, match=r"u.csv, row 0 .* label 'great' is none of the classes bad, good; correct it, give"
+    ):
         load_files(train, test=test)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ntk_lpft.calibration import Predictions, read_predictions
+from ntk_lpft.calibration import Predictions
+from ntk_lpft.calibration.arrays import read_named
 from ntk_lpft.commands.calibrate.options import CalibrateOptions, named_file
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs import FinetuneRun
@@ -162,14 +163,15 @@ def read_files(
     Raises:
         InputError: A file cannot be used, splits have different classes, or two OOD tests one name.
     """
-    splits = {FIT_SPLIT: read_predictions(logits, labels, FIT_SPLIT)}
+    validation, names = read_named(logits, labels, FIT_SPLIT)
+    splits = {FIT_SPLIT: validation}
     if test is not None:
-        splits["test"] = read_predictions(*test, "test")
+        splits["test"], _ = read_named(*test, "test", like=names)
     for given, classes in ood:
         name, file = named_file(given)
         if f"ood.{name}" in splits:
             raise InputError(f"two OOD tests are called {name!r}; name them, as in --ood-logits NAME=FILE")
-        splits[f"ood.{name}"] = read_predictions(file, classes, f"ood.{name}")
+        splits[f"ood.{name}"], _ = read_named(file, classes, f"ood.{name}", like=names)
     _check_classes(splits, "the files")
     return PredictedRun(Path(logits).name, splits, "", "", "", None, {})
 

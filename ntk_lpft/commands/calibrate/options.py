@@ -13,7 +13,8 @@ DESCRIPTION = (
     "Fit a temperature on validation logits, and report calibration before and after it on the test split and on each "
     "OOD test: of run folders that `finetune` wrote (several are put together by method, over seeds), or of files of "
     "logits and labels from anywhere. Files are safetensors (tensors 'logits' and 'labels', or a single one), npy, "
-    "or csv and tsv with or without a header (one column a class; labels: one column of 0 … C-1). Example: "
+    "or csv and tsv with or without a header (one column a class, no index; labels: one column of 0 … C-1, or of the "
+    "names that head the columns). Example: "
     "--logits val.npy --labels val_labels.npy --test-logits test.npy --test-labels test_labels.npy"
 )
 

@@ -250,8 +250,19 @@ def _notes(calibrated: Sequence[Calibrated], bins: int) -> list[str]:
                 "back, so that a value may lie above its own; for MCE do not rely on them below some 3000 samples."
             )
         lines.append("by chance: the ECE that a calibrated classifier with these confidences would show, on average.")
-    lines.append("T is fitted on validation: above 1 the classifier is overconfident there, below 1 underconfident.")
+    lines.append(
+        f"T is fitted on validation{_sizes(calibrated)}: above 1 the classifier is overconfident there, below 1 "
+        "underconfident."
+    )
     return lines
+
+
+def _sizes(calibrated: Sequence[Calibrated]) -> str:
+    """Say how many samples and classes temperatures were fitted on."""
+    counts = sorted({each.fit.num_samples for each in calibrated})
+    classes = sorted({each.fit.num_classes for each in calibrated})
+    n, c = (str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}" for values in (counts, classes))
+    return f" (N = {n} samples, C = {c} classes)"
 
 
 def _split_names(groups: Sequence[tuple[str, str, str]]) -> tuple[list[str], list[int]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import scipy
 import sklearn
+from scipy.stats import binom
 from tqdm import tqdm
 
 from ntk_lpft.calibration import (
@@ -32,6 +33,8 @@ from ntk_lpft.options import inputs_of
 from ntk_lpft.provenance import versions
 from ntk_lpft.runs import CalibrationRun
 
+_IMPROBABLE = 1e-6
+
 
 def calibrate(options: CalibrateOptions) -> Path:
     """Run the command.
@@ -45,7 +48,9 @@ def calibrate(options: CalibrateOptions) -> Path:
     Raises:
         InputError: Anything wrong with the options, the runs or the files.
     """
-    runs = read_predicted(options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        runs = read_predicted(options)
     folder = CalibrationRun(options.folder())
     libraries = {**versions(), "scipy": scipy.__version__, "scikit-learn": sklearn.__version__}
     config = {
@@ -63,7 +68,7 @@ def calibrate(options: CalibrateOptions) -> Path:
             folder.check_same(config, ["data", "versions"])
             print(f"{folder.path} holds a finished calibration of these settings: {', '.join(folder.written())}")
             return folder.path
-        for line in _doubts(runs):
+        for line in [*(str(each.message) for each in caught), *_doubts(runs)]:
             print(f"warning: {line}")
         # The bar stays away unless there is a wait.
         steps = tqdm(total=sum(len(run.splits) for run in runs), desc="calibration", unit="split", delay=2)
@@ -129,4 +134,16 @@ def _doubts(runs: Sequence[PredictedRun]) -> list[str]:
         if run.seed is not None and key in seen:
             lines.append(f"{run.name} and {seen[key]} have the same data, model, method and seed")
         seen.setdefault(key, run.name)
-    return lines
+        lines += [_worse_than_chance(run.name, split, each) for split, each in run.splits.items()]
+    return [line for line in lines if line]
+
+
+def _worse_than_chance(name: str, split: str, predictions: Predictions) -> str:
+    """Say where predictions are wrong so often that columns, labels or the sign must be."""
+    n, c, right = predictions.num_samples, predictions.num_classes, int(predictions.correct.sum())
+    if binom.cdf(right, n, 1 / c) > _IMPROBABLE:
+        return ""
+    return (
+        f"{name}, {split}: {right} of {n} predictions are right, far fewer than chance ({n / c:.0f}) would be; are the "
+        "columns in the order of the classes, and is the sign of the logits right?"
+    )

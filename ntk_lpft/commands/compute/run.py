@@ -9,7 +9,7 @@ from ntk_lpft.classifier import Classifier, head_norm
 from ntk_lpft.commands.compute import report
 from ntk_lpft.commands.compute.options import ComputeOptions
 from ntk_lpft.commands.compute.start import KernelSamples, KernelStart, build_classifier, read_samples, settle_head
-from ntk_lpft.commands.data import task_of
+from ntk_lpft.commands.data import data_lines, task_of
 from ntk_lpft.commands.parsing import stored_options
 from ntk_lpft.commands.running import quiet_libraries
 from ntk_lpft.devices import command_device
@@ -46,6 +46,8 @@ def compute(options: ComputeOptions) -> Path:
         samples = read_samples(options, task)
         print(f"data:   {samples.task.name} from {samples.task.source}; {report.describe(samples.train)} × itself and "
               f"× {report.describe(samples.evaluation)}")  # fmt: skip
+        for line in data_lines(samples.task):
+            print(line)
         start = build_classifier(options, samples)
         print(f"model:  {report.describe_model(options.model, start.classifier.module)}")
         if run.finished and not replaces:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ntk_lpft.choices import LOGISTIC
+from ntk_lpft.class_names import listed
 from ntk_lpft.classifier import Classifier, load_tokenizer
 from ntk_lpft.classifier.head_file import head_from_file
 from ntk_lpft.classifier.head_weights import initialise_head, scale_head, set_head
@@ -67,11 +68,12 @@ def settle_head(options: ComputeOptions, task: Task) -> ComputeOptions:
     if init == "auto":
         init = "lp"
         if found is not None and head in ("auto", found.kind):
-            init = "keep" if found.num_labels == task.num_labels else "lp"
+            init = "keep" if found.fits(task.label_names) else "lp"
             if init == "lp":
+                classes = f" ({listed(found.names)})" if found.names else ""
                 print(
-                    f"notice: the head of {options.model} has {found.num_labels} classes, the data {task.num_labels}; "
-                    "a linear probe takes its place"
+                    f"notice: the head of {options.model} has {found.num_labels} classes{classes}, the data "
+                    f"{task.num_labels} ({listed(task.label_names)}); a linear probe takes its place"
                 )
     if head == "auto":
         head = found.kind if found is not None and init == "keep" else "linear"
@@ -123,7 +125,7 @@ def build_classifier(options: ComputeOptions, samples: KernelSamples) -> KernelS
     """
     device = command_device(options.device)
     start = options.head_init
-    model = model_of(options, samples.task.num_labels, options.seed, device, keep_head=start == "keep")
+    model = model_of(options, samples.task.label_names, options.seed, device, keep_head=start == "keep")
     classifier = Classifier.of(model, samples.train, what="training data")
     classifier.rows(samples.train, "training data")
     probe = None
@@ -134,7 +136,7 @@ def build_classifier(options: ComputeOptions, samples: KernelSamples) -> KernelS
     elif start == "keep":
         print(f"head:   the trained one of {options.model} ({options.head})")
     else:
-        head_from_file(classifier.head, start)
+        head_from_file(classifier.head, start, samples.task.label_names)
     scale_head(classifier.head, options.head_scale, bias=options.scale_bias)
     if not options.lora:
         return KernelStart(classifier, probe)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments, set_seed
 
 from ntk_lpft.classifier import Classifier, head_norm, load_tokenizer
+from ntk_lpft.classifier.classes import names_of_classes
 from ntk_lpft.classifier.saving import save_classifier
 from ntk_lpft.classifier.trained_head import trained_head
-from ntk_lpft.commands.data import model_of
+from ntk_lpft.commands.data import data_lines, model_of
 from ntk_lpft.commands.finetune import report
 from ntk_lpft.commands.finetune.options import FinetuneOptions
 from ntk_lpft.commands.finetune.training import SECRET, RunSettings
@@ -113,8 +114,10 @@ def _train_inside(settings: RunSettings, task: Task, run: FinetuneRun, arguments
         run.claim()
     say(f"data:   {task.name} from {task.source}; {report.describe(splits)}")
     _say_what_is_dropped(options, task, say)
-    classifier = _load(settings, task, tokenizer, splits, arguments)
-    head_start = HeadStart(options.head_init, options.head_scale[0], options.scale_bias)
+    for line in data_lines(task):
+        say(line)
+    classifier = _load(settings, task, tokenizer, splits, arguments, say)
+    head_start = HeadStart(options.head_init, options.head_scale[0], options.scale_bias, task.label_names)
     check_start(classifier, splits, options, head_start)
     samples = _ProbeSamples.draw(options, splits, arguments.seed)
     if writes and not options.resume:
@@ -191,10 +194,11 @@ def _load(
     tokenizer: PreTrainedTokenizerBase,
     splits: Mapping[str, EncodedSplit],
     arguments: TrainingArguments,
+    say: Callable[[str], object],
 ) -> Classifier:
     options = settings.options
     keep_head = options.head_init == "keep"
-    model = model_of(options, task.num_labels, arguments.seed, arguments.device, keep_head=keep_head)
+    model = model_of(options, task.label_names, arguments.seed, arguments.device, keep_head=keep_head, say=say)
     # A decoder's native head looks for the last token that is no padding.
     config: Any = model.config
     if getattr(config, "pad_token_id", None) is None:
@@ -288,7 +292,9 @@ def _finish(
     facts: Mapping[str, Any],
 ) -> None:
     run, options = settings.run, settings.options
-    save_classifier(start.classifier.module, run, tokenizer, task.label_names, options.model)
+    module = start.classifier.module
+    kept = names_of_classes(module.config) if options.head_init == "keep" else None
+    save_classifier(module, run, tokenizer, kept or task.label_names, options.model)
     outputs = predict_splits(start.classifier, splits, progress=True)
     description = {"method": options.method, "dataset": task.name, "seed": settings.training["seed"]}
     labels = {name: torch.from_numpy(split.labels.copy()) for name, split in splits.items()}
