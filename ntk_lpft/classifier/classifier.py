@@ -20,7 +20,6 @@ from ntk_lpft.classifier.linear_head import LinearHeadClassifier
 from ntk_lpft.classifier.prepare import prepared
 from ntk_lpft.classifier.rows import Batch, Row, by_length, check_rows, collate, to_rows, token_table, unwrapped
 from ntk_lpft.errors import InputError
-from ntk_lpft.library_errors import told_as_bad_input
 
 # Samples × positions of a batch: of forward passes alone, and where activations are kept for a backward pass. In
 # float64 RoBERTa-base needs about 4 MB of activations for each.
@@ -95,8 +94,7 @@ class Classifier:
         own = widest(model)
         row = to_rows(first_row(inputs), model, what)[0]
         check_rows([row], model, what)
-        failed = told_as_bad_input(f"the model fails on the first sample of the {what}", "give a sound model")
-        with _own_forward(model), prepared(model, own, parameter.device), failed:
+        with _own_forward(model), prepared(model, dtype or own, parameter.device):
             head = find_head(model, collate([row], 0, parameter.device).tensors)
             pad_id = _padding_token(model, row, parameter.device)
         return cls(model, head, pad_id, dtype or own, device)
@@ -211,6 +209,8 @@ class Classifier:
         for batch in batches:
             with torch.enable_grad():
                 value = objective(batch, self.logits(batch.tensors))
+            if not value.requires_grad:  # none of the parameters that are trained takes part
+                continue
             parts = torch.autograd.grad(value, list(parameters), allow_unused=True)
             for whole, part in zip(total, parts, strict=True):
                 if part is not None:

@@ -80,6 +80,8 @@ def load_classifier(
 ) -> nn.Module:
     """Load a sequence classifier, f = Vφ + b, in float32 and eval mode.
 
+    A padding token that its config names outside the vocabulary, such as -1, counts as none.
+
     Args:
         name: A Hub name, a folder, also that of a fine-tuning run, a bundled name (``minilm``), or a loaded
             classifier, which is returned as it is.
@@ -160,7 +162,7 @@ def _build(
     keep_head: bool,
     trust_remote_code: bool,
 ) -> nn.Module:
-    common = {
+    common: dict[str, Any] = {
         "trust_remote_code": trust_remote_code,
         "use_safetensors": True,
         "dtype": torch.float32,
@@ -168,6 +170,10 @@ def _build(
         "ignore_mismatched_sizes": True,
         "output_loading_info": True,
     }
+    pad_id, size = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+    if isinstance(pad_id, int) and isinstance(size, int) and not 0 <= pad_id < size:
+        # No token of the vocabulary is none at all; a table of embeddings could not be made, or would freeze its last.
+        common["pad_token_id"] = None
     if head == "native":
         # A regression or multi-label checkpoint must not be turned into a classifier in silence.
         problem = getattr(config, "problem_type", None)
