@@ -90,9 +90,10 @@ class Classifier:
         """
         if isinstance(model, Classifier):
             return replace(model, place=device or model.place, dtype=dtype or model.dtype)
+        check_model(model)
         parameter = next(model.parameters())
         own = widest(model)
-        row = to_rows(first_row(inputs), model, what)[0]
+        row = to_rows(inputs, model, what, first=True)[0]
         check_rows([row], model, what)
         with _own_forward(model), prepared(model, dtype or own, parameter.device):
             head = find_head(model, collate([row], 0, parameter.device).tensors)
@@ -244,6 +245,29 @@ class Classifier:
         return {f"{self.head.name}.{name}": value for name, value in self.head.module.named_parameters()}
 
 
+def check_model(model: object) -> None:
+    """Refuse what is no loaded model, or one without weights.
+
+    Args:
+        model: What was given for a model.
+
+    Raises:
+        InputError: It is none.
+    """
+    if isinstance(model, str):
+        raise InputError(f"model is {model!r}, a name; load it first: load_classifier({model!r}, num_labels=...)")
+    if not isinstance(model, nn.Module):
+        kind = "None" if model is None else f"of type {type(model).__name__}"
+        raise InputError(f"model is {kind}; give a torch module, such as load_classifier returns")
+    if next(model.parameters(), None) is None:
+        raise InputError("the model has no parameters; give a sequence classifier")
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError(
+                f"weight {name} of the model is on the meta device, without data; load the model's weights"
+            )
+
+
 def widest(module: nn.Module) -> torch.dtype:
     """Return the widest dtype among a model's weights, float32 at least: what it is computed in by default."""
     dtype = torch.float32
@@ -251,13 +275,6 @@ def widest(module: nn.Module) -> torch.dtype:
         if parameter.is_floating_point():
             dtype = torch.promote_types(dtype, parameter.dtype)
     return dtype
-
-
-def first_row(inputs: Any) -> Any:
-    """Cut inputs, as ``compute_ntk`` takes them, down to their first sample."""
-    if isinstance(inputs, Mapping) or hasattr(inputs, "keys"):
-        return {name: inputs[name][:1] for name in inputs.keys()}  # noqa: SIM118  BatchEncoding iterates oddly
-    return [inputs[0]] if len(inputs) else inputs
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ntk_lpft.classifier.classifier import FORWARD_CELLS, Classifier, Outputs
+from ntk_lpft.classifier.classifier import FORWARD_CELLS, Classifier, Outputs, check_model
 from ntk_lpft.classifier.head import number_of_labels
 from ntk_lpft.classifier.rows import Batch, Row, by_length
 from ntk_lpft.devices import float32_products, resolve_device
@@ -139,6 +139,7 @@ def find_classifier(
             model, or samples that differ in what they tell of a token.
     """
     module = model.module if isinstance(model, Classifier) else model
+    check_model(module)
     place = resolve_device(device, next(module.parameters()).device)
     kind = resolve_precision(precision, place)
     names = list(inputs)

@@ -67,7 +67,6 @@ def refused(folder: Path, says: str, head: str = "linear") -> None:
         ({"dtype": "foo"}, "no attribute 'foo'"),
         ({"id2label": []}, "'list' object"),
         ({"quantization_config": 5}, "'int' object"),
-        ({"pad_token_id": 9999}, "Padding_idx must be within"),
         ({"hidden_act": "foo"}, "KeyError: 'foo'"),
         ({"chunk_size_feed_forward": 3}, "the model's own code fails on .*chunk"),
         ({"hidden_dropout_prob": 2.0}, "dropout probability"),
