@@ -32,8 +32,8 @@ _PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function so that its annotations hold: what is of another kind is refused, in one line, by its name.
 
-    Where a tensor is expected a numpy array is taken as well, also as a value of a mapping. Shapes, ranges and values
-    are left to the function.
+    Where a tensor is expected a numpy array is taken as well, and the other way round, also as a value of a mapping.
+    Shapes, ranges and values are left to the function.
 
     Args:
         function: A function whose parameters are annotated.
@@ -68,6 +68,8 @@ def _read(value: Any, name: str, hint: Any) -> Any:
     arrays = any(_is_array(option, np.ndarray) for option in options)
     if isinstance(value, np.ndarray) and arrays:
         return value
+    if isinstance(value, Tensor) and arrays and not tensors:
+        return _tensor(value, name).detach().cpu().numpy()
     expected = ["a numpy array"] if arrays else []
     for option in options:
         origin = get_origin(option) or option

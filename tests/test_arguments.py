@@ -55,6 +55,17 @@ def test_arrays_become_tensors(form: str) -> None:
     assert found.dtype == (torch.float32 if form == "float32" else torch.float64)
 
 
+def test_tensors_become_arrays_where_those_alone_are_expected() -> None:
+    @checked
+    def of_arrays(labels: Int[np.ndarray, " n"]) -> Any:
+        return labels
+
+    assert isinstance(of_arrays(torch.tensor([1, 2])), np.ndarray)
+    assert of_arrays(torch.tensor([1, 2])).tolist() == [1, 2]
+    with pytest.raises(InputError, match="labels is of type list; pass a numpy array"):
+        of_arrays([1, 2])
+
+
 @pytest.mark.filterwarnings("error")
 def test_an_array_that_cannot_be_written_is_copied() -> None:
     array = GOOD.copy()

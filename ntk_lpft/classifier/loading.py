@@ -33,6 +33,7 @@ from ntk_lpft.model_sources import resolve_source
 _NUMBERED = re.compile(r"\.\d+\.")  # one of a stack of layers, within a weight's name
 
 
+@checked
 def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load the tokenizer that belongs to a model.
 

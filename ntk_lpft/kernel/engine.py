@@ -117,6 +117,8 @@ def compute_train_eval_ntk(
     Raises:
         InputError: As for ``compute_ntk``.
     """
+    if not isinstance(settings, KernelSettings | None):
+        raise InputError(f"settings is of type {type(settings).__name__}; pass KernelSettings(...)")
     rows = {"train": train} if evaluation is None else {"train": train, "evaluation": evaluation}
     return _compute(model, rows, True, settings or KernelSettings(), checkpoint, progress, report)
 

@@ -14,14 +14,18 @@ from helpers.zoo import ZOO, ragged_rows
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ntk_lpft.classifier import load_classifier
+from ntk_lpft.classifier import Classifier, apply_lora, load_classifier, load_tokenizer
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel import NTKDecomposition, compute_ntk
+from ntk_lpft.kernel import NTKDecomposition, compute_ntk, compute_train_eval_ntk
+from ntk_lpft.prediction import kernel_gradient_flow, largest_eigenvalue
+from ntk_lpft.probing import fit_logistic_head
 from ntk_lpft.storage import tensor_digest, write_tensors
 
 pytestmark = pytest.mark.unchecked
 ENTRY = ZOO["bert"]
 ROWS = ragged_rows(ENTRY, n=3)
+MODEL = ENTRY.build()
+ONES = torch.ones(2, dtype=torch.int64)
 
 
 def refused(message: str, call: Callable[[], object]) -> None:
@@ -58,6 +62,8 @@ def test_what_is_no_model(model: Any, message: str) -> None:
         ({"engine": None}, "unknown engine None"),
         ({"precision": 64}, "unknown precision 64"),
         ({"outputs": ["full"]}, "unknown outputs"),
+        ({"memory_budget": "9" * 400}, "beyond every machine"),
+        ({"memory_budget": [1]}, "cannot read memory budget"),
     ],
 )
 def test_settings(options: dict[str, Any], message: str) -> None:
@@ -82,6 +88,23 @@ def test_settings(options: dict[str, Any], message: str) -> None:
 )
 def test_load_classifier(options: dict[str, Any], message: str) -> None:
     refused(message, lambda: load_classifier(**{"name": "minilm", "num_labels": 3} | options))
+
+
+def test_other_functions() -> None:
+    refused(
+        "settings is of type str; pass KernelSettings", lambda: compute_train_eval_ntk(MODEL, ROWS, settings="fast")
+    )
+    head = Classifier.of(MODEL, ROWS).head
+    refused("rank is '8'; pass a whole number", lambda: apply_lora(MODEL, head, rank="8"))
+    refused("targets is 'query'; pass a list", lambda: apply_lora(MODEL, head, targets="query"))
+    refused("head is None; pass of type Head", lambda: apply_lora(MODEL, None))
+    refused("name is None; pass text or a path", lambda: load_tokenizer(None))
+    refused("ntk is of type Tensor; pass of type NTK", lambda: largest_eigenvalue(torch.ones(2, 2)))
+    refused(
+        r"kernels\['train'\] is None", lambda: kernel_gradient_flow({"train": None}, ONES, learning_rate=1, steps=1)
+    )
+    refused("labels is of type list; pass a torch", lambda: kernel_gradient_flow({}, [0], learning_rate=1, steps=1))
+    refused("labels is of type list; pass a numpy", lambda: fit_logistic_head(torch.ones(2, 2), [0, 1], 2))
 
 
 def kernel(n: int = 2, c: int = 3) -> NTKDecomposition:
