@@ -1,5 +1,6 @@
 """Amounts of memory as people write them."""
 
+import math
 import re
 
 from ntk_lpft.errors import InputError
@@ -22,7 +23,10 @@ def parse_bytes(text: str | int) -> int:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", str(text))
     if match is None or match.group(2).lower() not in _UNITS:
         raise InputError(f"cannot read memory budget {str(text)!r}; write it as 4GiB or 500MB")
-    amount = int(float(match.group(1)) * _UNITS[match.group(2).lower()])
+    size = float(match.group(1)) * _UNITS[match.group(2).lower()]
+    if size == math.inf:
+        raise InputError(f"memory budget {str(text)[:40]!r} is beyond every machine")
+    amount = int(size)
     if amount <= 0:
         raise InputError(f"memory budget {str(text)!r} is not positive")
     return amount

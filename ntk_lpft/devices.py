@@ -24,6 +24,8 @@ def resolve_device(name: str | None, otherwise: torch.device) -> torch.device:
     """
     if name is None:
         return otherwise
+    if not isinstance(name, str):
+        raise InputError(f"device is of type {type(name).__name__}; write cpu, cuda or cuda:0")
     try:
         device = torch.device(name)
     except RuntimeError as error:

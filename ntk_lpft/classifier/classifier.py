@@ -95,14 +95,15 @@ class Classifier:
         """
         if isinstance(model, Classifier):
             return replace(model, place=device or model.place, dtype=dtype or model.dtype)
+        check_model(model)
         module = without_runtime(model)
-        place, own, first = next(module.parameters()).device, widest(module), first_row(inputs)
-        row = to_rows(first, module, what)[0]
+        place, own = next(module.parameters()).device, widest(module)
+        row = to_rows(inputs, module, what, first=True)[0]
         check_rows([row], module, what)
         failed = told_as_bad_input(f"the model fails on the first sample of the {what}", "give a sound model")
-        with _own_forward(model), prepared(model, own, place), failed:
+        with _own_forward(model), prepared(model, dtype or own, place), failed:
             number_of_labels(module)
-            check_as_called(model, module, row, to_rows(first, None, what)[0], what)
+            check_as_called(model, module, row, to_rows(inputs, module, what, first=True, unnamed=True)[0], what)
             head = find_head(module, collate([row], 0, place).tensors)
             pad_id = _padding_token(module, row, place)
         return cls(module, head, pad_id, dtype or own, device)
@@ -217,6 +218,8 @@ class Classifier:
         for batch in batches:
             with torch.enable_grad():
                 value = objective(batch, self.logits(batch.tensors))
+            if not value.requires_grad:  # none of the parameters that are trained takes part
+                continue
             parts = torch.autograd.grad(value, list(parameters), allow_unused=True)
             for whole, part in zip(total, parts, strict=True):
                 if part is not None:
@@ -250,6 +253,29 @@ class Classifier:
         return {f"{self.head.name}.{name}": value for name, value in self.head.module.named_parameters()}
 
 
+def check_model(model: object) -> None:
+    """Refuse what is no loaded model, or one without weights.
+
+    Args:
+        model: What was given for a model.
+
+    Raises:
+        InputError: It is none.
+    """
+    if isinstance(model, str):
+        raise InputError(f"model is {model!r}, a name; load it first: load_classifier({model!r}, num_labels=...)")
+    if not isinstance(model, nn.Module):
+        kind = "None" if model is None else f"of type {type(model).__name__}"
+        raise InputError(f"model is {kind}; give a torch module, such as load_classifier returns")
+    if next(model.parameters(), None) is None:
+        raise InputError("the model has no parameters; give a sequence classifier")
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError(
+                f"weight {name} of the model is on the meta device, without data; load the model's weights"
+            )
+
+
 def widest(module: nn.Module) -> torch.dtype:
     """Return the widest dtype among a model's weights, float32 at least: what it is computed in by default."""
     dtype = torch.float32
@@ -257,13 +283,6 @@ def widest(module: nn.Module) -> torch.dtype:
         if parameter.is_floating_point():
             dtype = torch.promote_types(dtype, parameter.dtype)
     return dtype
-
-
-def first_row(inputs: Any) -> Any:
-    """Cut inputs, as ``compute_ntk`` takes them, down to their first sample."""
-    if isinstance(inputs, Mapping) or hasattr(inputs, "keys"):
-        return {name: inputs[name][:1] for name in inputs.keys()}  # noqa: SIM118  BatchEncoding iterates oddly
-    return [inputs[0]] if len(inputs) else inputs
 
 
 @contextmanager

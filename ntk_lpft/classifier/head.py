@@ -1,7 +1,7 @@
 """The linear head of a classifier, f = Vφ + b: which module it is, and the feature φ that it sees."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ntk_lpft.classifier.wrappers import config_of
 from ntk_lpft.errors import InputError
+from ntk_lpft.library_errors import told_as_bad_input
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,37 @@ def number_of_labels(model: nn.Module) -> int:
     return int(count)
 
 
+def models_own_code(tensors: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+    """Say in one line what a model's own code raises while it, or its backward pass, is run on a batch.
+
+    Args:
+        tensors: The batch.
+
+    Returns:
+        A context in which that is said, as an ``InputError``.
+    """
+    shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
+    return told_as_bad_input(
+        f"the model's own code fails on {shapes}",
+        "give what it takes, or another precision if it computes in one dtype only",
+    )
+
+
 def logits_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> Float[Tensor, "n c"]:
-    """Run the model on one batch and return its logits."""
-    output = model(**tensors)
+    """Run the model on one batch and return its logits.
+
+    Args:
+        model: The classifier.
+        tensors: One padded batch.
+
+    Returns:
+        f, (n, C).
+
+    Raises:
+        InputError: The model's own code fails on the batch.
+    """
+    with models_own_code(tensors):
+        output = model(**tensors)
     return output.logits if hasattr(output, "logits") else output[0]
 
 
@@ -143,7 +172,11 @@ def find_head(model: nn.Module, tensors: Mapping[str, Tensor]) -> Head:
     if logits.dim() != 2 or logits.shape[1] != labels:
         raise InputError(f"the model returns logits of shape {tuple(logits.shape)}, not (samples, {labels})")
     if not torch.isfinite(logits).all():
-        raise InputError("the model's logits are NaN or infinite on the first sample; load a sound checkpoint")
+        dtype = str(logits.dtype).removeprefix("torch.")
+        raise InputError(
+            f"the model's logits are NaN or infinite on the first sample, in {dtype}; "
+            "load a sound checkpoint, or take another precision if its code overflows in this one"
+        )
     for name, module in reversed(called):
         head = Head(name, module)
         features, _ = features_and_logits(model, head, tensors)

@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.choices import HEADS, choose
 from ntk_lpft.classifier.classes import arrange_head, match_classes, name_classes, names_of_classes
 from ntk_lpft.classifier.classifier import Classifier
@@ -27,6 +28,7 @@ from ntk_lpft.classifier.linear_head import LinearHeadClassifier, resolve_poolin
 from ntk_lpft.classifier.model_size import check_memory
 from ntk_lpft.classifier.prepare import check_finite
 from ntk_lpft.classifier.saving import saved_head
+from ntk_lpft.devices import resolve_device
 from ntk_lpft.errors import InputError
 from ntk_lpft.library_errors import told_as_bad_input
 from ntk_lpft.model_sources import check_index, resolve_source
@@ -34,6 +36,7 @@ from ntk_lpft.model_sources import check_index, resolve_source
 _NUMBERED = re.compile(r"\.\d+\.")  # one of a stack of layers, within a weight's name
 
 
+@checked
 def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load the tokenizer that belongs to a model.
 
@@ -68,6 +71,7 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer("a", "word", padding=False, verbose=False)
 
 
+@checked
 def load_classifier(
     name: str | Path | nn.Module,
     num_labels: int | None = None,
@@ -82,6 +86,8 @@ def load_classifier(
     say: Callable[[str], object] = print,
 ) -> nn.Module:
     """Load a sequence classifier, f = Vφ + b, in eval mode, in float64 where the checkpoint is, else in float32.
+
+    A padding token that its config names outside the vocabulary, such as -1, counts as none.
 
     Args:
         name: A Hub name, a folder, also that of a fine-tuning run, a bundled name (``minilm``), or a loaded
@@ -111,6 +117,7 @@ def load_classifier(
         if num_labels is not None and number_of_labels(name) != num_labels:
             raise InputError(f"the model has {number_of_labels(name)} labels, not {num_labels}")
         return name
+    place = resolve_device(str(device), torch.device("cpu"))
     choose("head", head, HEADS)
     if num_labels is not None and num_labels < 2:
         raise InputError(f"num_labels is {num_labels}; a classifier has 2 or more")
@@ -123,6 +130,7 @@ def load_classifier(
     with told_as_bad_input(f"cannot load model {name}", "load a sound checkpoint"):
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         _check_remote_index(source)
+        _drop_unknown_padding(config)
         labels = int(getattr(config, "num_labels", 0)) if num_labels is None else num_labels
         check_memory(config, labels, f"model {name}", trust_remote_code=trust_remote_code)
         with torch.random.fork_rng(devices=[]):
@@ -138,7 +146,14 @@ def load_classifier(
             model.dropout.p = float(saved.metadata.get("dropout", model.dropout.p))
     if keep_head and label_names is not None:
         _match(model, label_names, source, trust_remote_code, say)
-    return model.to(device).eval()
+    return model.to(place).eval()
+
+
+def _drop_unknown_padding(config: Any) -> None:
+    """Take a padding token outside the vocabulary for none: no table has its row, or, for -1, its last would freeze."""
+    pad_id, size = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+    if isinstance(pad_id, int) and isinstance(size, int) and not 0 <= pad_id < size:
+        config.pad_token_id = None
 
 
 def _match(
@@ -166,7 +181,7 @@ def _build(
     trust_remote_code: bool,
 ) -> nn.Module:
     dtype = _dtype(source, config)
-    common = {
+    common: dict[str, Any] = {
         "trust_remote_code": trust_remote_code,
         "use_safetensors": True,
         "dtype": dtype,
@@ -174,6 +189,8 @@ def _build(
         "ignore_mismatched_sizes": True,
         "output_loading_info": True,
     }
+    if getattr(config, "pad_token_id", 0) is None:
+        common["pad_token_id"] = None  # whatever the file says, see `_drop_unknown_padding`
     if head == "native":
         # A regression or multi-label checkpoint must not be turned into a classifier in silence.
         problem = getattr(config, "problem_type", None)

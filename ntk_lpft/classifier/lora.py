@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.classifier.head import Head
 from ntk_lpft.errors import InputError
 from ntk_lpft.options import LoraOptions
@@ -19,6 +20,7 @@ def adapt(model: nn.Module, head: Head, options: LoraOptions, seed: int = 0) -> 
     return apply_lora(model, head, rank=options.lora_rank, alpha=options.lora_alpha, targets=targets, seed=seed)
 
 
+@checked
 def apply_lora(
     model: nn.Module,
     head: Head,

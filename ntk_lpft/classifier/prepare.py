@@ -94,6 +94,7 @@ def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iter
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     modes = {module: module.training for module in model.modules()}
     restore_settings = _set_configs(model)
+    restore_hooks = _drop_gradient_hooks(model)
     try:
         model.eval()
         with torch.inference_mode(False):
@@ -108,6 +109,7 @@ def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iter
             module._buffers.update(held)
         for module, mode in modes.items():
             module.training = mode
+        restore_hooks()
         restore_settings()
 
 
@@ -116,6 +118,29 @@ def _copy_buffers(buffers: Sequence[tuple[nn.Module, Mapping[str, Tensor | None]
     copies = {id(buffer): buffer.clone() for _, held in buffers for buffer in held.values() if buffer is not None}
     for module, held in buffers:
         module._buffers.update({name: None if old is None else copies[id(old)] for name, old in held.items()})
+
+
+# What peft and transformers hang behind the token embeddings, so that blocks which recompute their activations in
+# training see an input with a gradient.
+_GRADIENT_HOOKS = ("make_inputs_require_grad", "make_inputs_require_grads")
+
+
+def _drop_gradient_hooks(model: nn.Module) -> Callable[[], None]:
+    """Take those hooks off, which change no value but cannot be run under torch.func; return how to put them back."""
+    dropped = [
+        (module._forward_hooks, key, hook)
+        for module in model.modules()
+        for key, hook in module._forward_hooks.items()
+        if getattr(hook, "__name__", "") in _GRADIENT_HOOKS
+    ]
+    for hooks, key, _ in dropped:
+        del hooks[key]
+
+    def restore() -> None:
+        for hooks, key, hook in dropped:
+            hooks[key] = hook
+
+    return restore
 
 
 def _set_configs(model: nn.Module) -> Callable[[], None]:
@@ -130,6 +155,8 @@ def _set_configs(model: nn.Module) -> Callable[[], None]:
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             change(module.config, "_attn_implementation", "sdpa" if module._supports_sdpa else "eager")
+            # The grouped products of mixtures of experts have no float64.
+            change(module.config, "_experts_implementation", "eager")
             change(module.config, "use_cache", False)
 
     def restore() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ntk_lpft.classifier.inputs import samples_of, whole_numbers
 from ntk_lpft.classifier.wrappers import forward_names, innermost
 from ntk_lpft.errors import InputError
 
@@ -23,80 +24,80 @@ def token_table(model: nn.Module) -> nn.Embedding | None:
     """Return the table of token embeddings, where the model, or the one inside it, says which one it is."""
     getters = (getattr(module, "get_input_embeddings", None) for module in (model, innermost(model)))
     getter: Any = next((getter for getter in getters if getter is not None), None)
-    table = None if getter is None else getter()
+    try:
+        table = None if getter is None else getter()
+    except NotImplementedError:  # CANINE hashes characters into several tables
+        return None
     return table if isinstance(table, nn.Embedding) else None
 
 
-def to_rows(inputs: Any, model: nn.Module | None, what: str = "inputs") -> list[Row]:
+def to_rows(
+    inputs: Any, model: nn.Module, what: str = "inputs", *, first: bool = False, unnamed: bool = False
+) -> list[Row]:
     """Strip the padding from a batch or a data set and keep what the model's ``forward`` takes.
 
     Args:
-        inputs: A mapping from names to (N, T) tensors, arrays or nested lists, in any padding; or a sequence of
-            rows, each a mapping from names to lists of equal length. ``input_ids`` is required; where
-            ``attention_mask`` is missing every position counts.
+        inputs: A mapping from names to (N, T) tensors, arrays or nested lists, in any padding, such as a tokenizer
+            returns or a data frame is; a sequence of rows, each a mapping from names to lists of equal length, or to
+            tensors (1, T); a ``DataLoader`` of such batches that does not shuffle; or token ids alone. ``input_ids``
+            is required; where ``attention_mask`` is missing every position counts, save that of ids alone the model's
+            padding token at either end does not.
         model: The model whose ``forward`` decides which names are kept. Where it takes any and does not say which it
-            hands on, as without a model, whatever gives one number for each token is kept.
+            hands on, whatever gives one number for each token is kept.
         what: How messages name these inputs.
+        first: Whether the first row is enough.
+        unnamed: Whether to keep whatever gives one number for each token, also what ``forward`` does not name.
 
     Returns:
         One dict per sample; every value has the sample's own length, and ``attention_mask`` is dropped, as it
         would be all ones.
 
     Raises:
-        InputError: No ``input_ids``, an empty data set or row, columns of different lengths, or a mask with holes.
+        InputError: No ``input_ids``, an empty data set or row, columns of different lengths, a mask with holes, numbers
+            that are not whole, or what holds no tokens.
     """
-    if isinstance(inputs, Mapping) or hasattr(inputs, "keys"):
-        columns = {name: _as_lists(inputs[name]) for name in inputs.keys()}  # noqa: SIM118  BatchEncoding iterates oddly
-        if "input_ids" not in columns:
-            raise InputError(f"{what} have no input_ids; give what a tokenizer returns (got {sorted(columns)})")
-        count = len(columns["input_ids"])
-        uneven = sorted(name for name, values in columns.items() if len(values) != count)
-        if uneven:
-            raise InputError(f"{what}: {', '.join(uneven)} and input_ids differ in their number of rows")
-        raw: Sequence[Mapping[str, Any]] = [{name: values[i] for name, values in columns.items()} for i in range(count)]
-    else:
-        raw = inputs
-    if len(raw) == 0:
+    samples = samples_of(inputs, model, what, first=first)
+    if not samples:
         raise InputError(f"{what} are empty; at least one sample is needed")
-    accepted = None if model is None else forward_names(model)
-    return [_strip(raw[i], accepted, f"{what}, row {i}") for i in range(len(raw))]
+    accepted = None if unnamed else forward_names(model)
+    return [_strip(sample, accepted, f"{what}, row {i}") for i, sample in enumerate(samples)]
 
 
 def _of_tokens(values: Any, length: int) -> bool:
     """Whether values are as many whole numbers as there are tokens."""
     if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
         return False
-    listed = _as_lists(values)
+    listed = values.tolist() if hasattr(values, "tolist") else list(values)
     return isinstance(listed, list) and len(listed) == length and all(isinstance(value, int) for value in listed)
-
-
-def _as_lists(values: Any) -> list[Any]:
-    return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def _strip(row: Mapping[str, Any], accepted: set[str] | None, where: str) -> Row:
     if "input_ids" not in row:
         raise InputError(f"{where} has no input_ids; give what a tokenizer returns (got {sorted(row)})")
-    ids = _as_lists(row["input_ids"])
-    mask = _as_lists(row["attention_mask"]) if "attention_mask" in row else [1] * len(ids)
+    ids = whole_numbers(row["input_ids"], f"{where}: input_ids", axes=1)
+    mask = [1] * len(ids)
+    if "attention_mask" in row:
+        mask = whole_numbers(row["attention_mask"], f"{where}: attention_mask", axes=1)
     if len(mask) != len(ids):
         raise InputError(f"{where}: attention_mask has length {len(mask)}, input_ids {len(ids)}")
+    if not {*mask} <= {0, 1}:
+        raise InputError(f"{where}: attention_mask holds {max(mask, key=abs)}; write 1 for text, 0 for padding")
     kept = [position for position, value in enumerate(mask) if value]
     if not kept:
         raise InputError(f"{where} has no token (every position is masked)")
     if kept[-1] - kept[0] + 1 != len(kept):
         raise InputError(f"{where}: attention_mask has a hole; padding may stand on the left or the right only")
     first, last = kept[0], kept[-1] + 1
-    stripped: Row = {"input_ids": [int(i) for i in ids[first:last]]}
+    stripped: Row = {"input_ids": ids[first:last]}
     for name in row:
         if name in _SET_APART or (accepted is not None and name not in accepted):
             continue
         if accepted is None and not _of_tokens(row[name], len(ids)):
             continue
-        values = _as_lists(row[name])
+        values = whole_numbers(row[name], f"{where}: {name}", axes=1)
         if len(values) != len(ids):
             raise InputError(f"{where}: {name} has length {len(values)}, input_ids {len(ids)}")
-        stripped[name] = [int(v) for v in values[first:last]]
+        stripped[name] = values[first:last]
     return stripped
 
 
@@ -128,12 +129,17 @@ def check_rows(rows: Sequence[Row], model: nn.Module, what: str = "inputs") -> N
         what: How messages name the rows.
 
     Raises:
-        InputError: Rows with different columns, a token id outside the vocabulary, or a row longer than the
-            model's positions.
+        InputError: Rows with different columns, a token id outside the vocabulary, a token type that the model has
+            not, or a row longer than its positions.
     """
     limit = position_limit(model)
     table = token_table(model)
     vocabulary = None if table is None else table.num_embeddings
+    segments = {
+        module.num_embeddings
+        for name, module in model.named_modules()
+        if name.rsplit(".", 1)[-1] == "token_type_embeddings" and isinstance(module, nn.Embedding)
+    }
     for index, row in enumerate(rows):
         ids = row["input_ids"]
         if row.keys() != rows[0].keys():
@@ -146,6 +152,12 @@ def check_rows(rows: Sequence[Row], model: nn.Module, what: str = "inputs") -> N
         if vocabulary is not None and not 0 <= min(ids) <= max(ids) < vocabulary:
             raise InputError(
                 f"{what}, row {index} has a token id outside 0…{vocabulary - 1}; use the tokenizer of this model"
+            )
+        types = row.get("token_type_ids")
+        if types and segments and not 0 <= min(types) <= max(types) < min(segments):
+            raise InputError(
+                f"{what}, row {index} has a token type outside 0…{min(segments) - 1}; use the tokenizer of this model, "
+                "or leave token_type_ids out"
             )
 
 

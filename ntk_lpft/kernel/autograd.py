@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from ntk_lpft.classifier.classifier import Classifier
-from ntk_lpft.classifier.head import logits_of
+from ntk_lpft.classifier.head import logits_of, models_own_code
 from ntk_lpft.classifier.rows import Batch, Row
 
 
@@ -36,9 +36,13 @@ def sample_gradients(
     """
     with torch.enable_grad():
         logits = logits_of(model, batch.tensors)
+    if not logits.requires_grad:  # no parameter that is trained takes part
+        return [p.new_zeros((len(seeds), p.numel()), requires_grad=False) for p in parameters]
+    with models_own_code(batch.tensors):
+        gradients = channel_gradients(logits, parameters, seeds)
     return [
         torch.stack([(torch.zeros_like(p) if gradient is None else gradient).flatten() for gradient in channels])
-        for p, channels in zip(parameters, channel_gradients(logits, parameters, seeds), strict=True)
+        for p, channels in zip(parameters, gradients, strict=True)
     ]
 
 

@@ -12,10 +12,12 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntk_lpft.classifier.head import logits_of
 from ntk_lpft.classifier.rows import Batch
+from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.autograd import channel_gradients
 from ntk_lpft.kernel.body_parameters import BodyParameter
 from ntk_lpft.kernel.gradients import SampleGradients
 from ntk_lpft.kernel.rules import LayerCalls
+from ntk_lpft.library_errors import lacks_memory
 
 
 class CaptureError(RuntimeError):
@@ -31,10 +33,19 @@ class _Call:
 
 @dataclass
 class _Observer:
-    """Collects the calls of the wanted modules during one forward pass."""
+    """Collects the calls of the wanted modules during one forward pass.
+
+    Attributes:
+        modules: The wanted modules.
+        batch: What the model is given.
+        share: Whether a model may go on to look positions up once for all samples.
+        expanded: Whether one was kept from it.
+    """
 
     modules: Sequence[nn.Module]
     batch: Batch
+    share: bool = False
+    expanded: bool = False
     calls: dict[nn.Module, list[_Call]] = field(default_factory=dict)
     unknown: dict[nn.Module, CaptureError] = field(default_factory=dict)
 
@@ -43,16 +54,18 @@ class _Observer:
         """Hooks are there inside this context only."""
         with ExitStack() as hooks:
             for module in self.modules:
-                if isinstance(module, nn.Embedding):
+                if isinstance(module, nn.Embedding) and not self.share:
                     hooks.enter_context(module.register_forward_pre_hook(self._expand))
                 hooks.enter_context(module.register_forward_hook(self._note, with_kwargs=True))
             yield
 
     def _expand(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Look positions up once for each sample where the model shares one row of them, (1, T)."""
-        if self.batch.size > 1 and args and args[0].dim() == 2 and args[0].shape[0] == 1:
-            return (args[0].expand(self.batch.size, -1), *args[1:])
-        return None
+        shared = args[0] if args else None
+        if self.batch.size == 1 or not isinstance(shared, Tensor) or shared.dim() != 2 or shared.shape[0] != 1:
+            return None
+        self.expanded = True
+        return (shared.expand(self.batch.size, -1), *args[1:])
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         given = [*args, *kwargs.values()]
@@ -99,9 +112,7 @@ def capture(
         the samples, or its rule fails, the exception that says so stands in the record's place.
     """
     modules = list(dict.fromkeys(module for parameter in parameters for module in parameter.modules))
-    observer = _Observer(modules, batch)
-    with torch.enable_grad(), observer.installed():
-        logits = logits_of(model, batch.tensors)
+    observer, logits = _observe(model, modules, batch)
     flat = [(module, call) for module, calls in observer.calls.items() for call in calls]
     gradients = channel_gradients(logits, [call.edge for _, call in flat], seeds)
     grads: dict[nn.Module, list[tuple[Tensor, Tensor] | CaptureError]] = {
@@ -119,6 +130,21 @@ def capture(
         for parameter in parameters
         if (record := _record(parameter, grads, batch.start, dtype)) is not None
     }
+
+
+def _observe(model: nn.Module, modules: Sequence[nn.Module], batch: Batch) -> tuple[_Observer, Tensor]:
+    """Run the model once with hooks on the modules, and return what they saw and the logits."""
+    observer = _Observer(modules, batch)
+    try:
+        with torch.enable_grad(), observer.installed():
+            return observer, logits_of(model, batch.tensors)
+    except InputError:
+        if not observer.expanded:
+            raise
+    # The model repeats by itself what it looks up once (the virtual tokens of prompt tuning), and got it repeated.
+    observer = _Observer(modules, batch, share=True)
+    with torch.enable_grad(), observer.installed():
+        return observer, logits_of(model, batch.tensors)
 
 
 def _as_positions(module: nn.Module, call: _Call, channels: list[Tensor | None], batch: Batch) -> tuple[Tensor, Tensor]:
@@ -161,8 +187,8 @@ def _record(
     module, local = parameter.owners[0]
     try:
         return parameter.rule.record(module, local, LayerCalls(inputs, outputs, start, dtype))
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if lacks_memory(error):
+            raise
         # The module only looks like those that the rule is for.
         return CaptureError(f"the rule for {type(module).__name__} fails: {' '.join(str(error).split())[:120]}")

@@ -1,5 +1,6 @@
 """A partial kernel on disk, so that a run that was killed goes on where it stopped."""
 
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -60,6 +61,27 @@ class Checkpoint:
         self.identity = dict(identity)
         self._ended = time.monotonic()  # of the last writing
         self._took = 0.0
+
+    def check_place(self) -> None:
+        """Refuse a place where no file can be written, before the work whose result would be lost.
+
+        Raises:
+            InputError: It is a folder, or the file system refuses a file there.
+        """
+        if self.path is None:
+            return
+        try:
+            taken = self.path.is_dir()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"checkpoint {str(self.path)[:200]} cannot be written ({reason}); give another path"
+            ) from error
+        if taken:
+            raise InputError(f"checkpoint {self.path} is a folder; give the path of a file")
 
     def load(self) -> Stored | None:
         """Read back what an interrupted run has computed.

@@ -60,6 +60,10 @@ def measure_costs(setup: KernelSetup) -> list[ParameterCost]:
     sample = _longest_sample(setup)
     records = capture(setup.classifier.module, structured, sample, setup.seeds, setup.precision.product)
     order = {name: index for index, name in enumerate(records)}
+    for parameter in structured:
+        record = records.get(parameter.name)
+        if isinstance(record, CaptureError):  # its rule held for the two samples together, and not for the longest
+            parameter.route, parameter.reason = Route.AUTOGRAD, str(record)
     # How many records hold each input tensor.
     sharing = Counter(_storage(record.inputs) for record in records.values() if isinstance(record, OuterGradients))
     return [
@@ -92,8 +96,7 @@ def _cost(
         return replace(cost, entries=entries, flops=2.0 * layout.pairs * layout.width * layout.width * entries)
     if record is None:
         return cost
-    if isinstance(record, CaptureError):
-        raise record  # a single sample cannot be ambiguous
+    assert not isinstance(record, CaptureError)  # the parameter would take the way of autograd
     if isinstance(record, DenseGradients):
         flops = 2.0 * layout.pairs * layout.width * record.jacobian[0].numel()
         return replace(cost, fixed_bytes=record.jacobian.nbytes, flops=flops)

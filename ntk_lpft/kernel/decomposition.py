@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
+from ntk_lpft.choices import OUTPUTS, choose
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.storage import StoredPart, read_part, write_parts
 
@@ -52,8 +54,15 @@ class NTKDecomposition:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        choose("outputs", self.outputs, OUTPUTS)
+        given = {name: getattr(self, name) for name in ("feature_kernel", "row_logits", "column_logits")}
+        for name, tensor in (given | self.ft_groups).items():
+            if not isinstance(tensor, Tensor):
+                raise InputError(f"kernel: {name} is of type {type(tensor).__name__}; pass a torch tensor")
         n, m = self.feature_kernel.shape if self.feature_kernel.dim() == 2 else (-1, -1)
-        c = self.row_logits.shape[-1]
+        c = self.row_logits.shape[-1] if self.row_logits.dim() else -1
+        if self.symmetric and n != m:
+            raise InputError(f"kernel: {n} rows and {m} columns, which is not symmetric; pass symmetric=False")
         of_groups = (n, c, m, c) if self.outputs == "full" else (n, m)
         parts: list[tuple[str, Tensor, tuple[int, ...]]] = [
             ("feature_kernel", self.feature_kernel, (n, m)),
@@ -127,6 +136,7 @@ class NTKDecomposition:
             column_logits=self.column_logits.to(*args, **kwargs),
         )
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the kernel to a file that ``load`` reads.
 
@@ -135,10 +145,15 @@ class NTKDecomposition:
 
         Returns:
             The file written. It is complete or not there at all.
+
+        Raises:
+            InputError: A path that no file can have.
+            OSError: The disk is full, or refuses the file; the error names it.
         """
         return save_parts(path, {"ntk": self})
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, part: str | None = None) -> NTKDecomposition:
         """Read what ``save`` or the ``compute`` command wrote.
 
@@ -155,6 +170,7 @@ class NTKDecomposition:
         """
         stored = read_part(path, part)
         about = stored.description
+        _check_description(stored, path)
         return cls(
             feature_kernel=stored.tensors["feature_kernel"],
             ft_groups={group: stored.tensors[f"{_GROUP}{group}"] for group in about["groups"]},
@@ -181,6 +197,24 @@ class NTKDecomposition:
             "metadata": self.metadata,
         }
         return StoredPart(tensors, description)
+
+
+_DESCRIBED = {"outputs": str, "symmetric": bool, "groups": list, "parameter_groups": dict, "metadata": dict}
+
+
+def _check_description(stored: StoredPart, path: str | Path) -> None:
+    """Refuse a description that does not fit the tensors beside it."""
+    about: Any = stored.description
+    known = about if isinstance(about, dict) else {}
+    wrong = [name for name, kind in _DESCRIBED.items() if not isinstance(known.get(name), kind)]
+    if not wrong:
+        listed = [about["groups"], *about["parameter_groups"].values()]
+        sound = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in listed)
+        expected = {"feature_kernel", "row_logits", "column_logits"}
+        expected |= {f"{_GROUP}{group}" for group in about["groups"]} if sound else set()
+        wrong = sorted(expected ^ set(stored.tensors)) if sound else ["groups"]
+    if wrong:
+        raise InputError(f"{path} is damaged: {', '.join(wrong)} is missing or not what it should be; compute it again")
 
 
 def save_parts(path: str | Path, parts: Mapping[str, NTKDecomposition]) -> Path:

@@ -14,6 +14,7 @@ from ntk_lpft.byte_sizes import format_bytes, parse_bytes
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.rows import Row, fingerprint_rows
 from ntk_lpft.devices import float32_products
+from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.body_parameters import Route
 from ntk_lpft.kernel.checkpoint import Checkpoint, Stored
 from ntk_lpft.kernel.cost import plan_for
@@ -53,7 +54,9 @@ def compute_ntk(
     Args:
         model: Any sequence classifier of transformers, PEFT-wrapped or not, or this project's own. It is not changed.
         inputs: Rows: a mapping of (N, T) tensors (``input_ids``, ``attention_mask`` and what else the model takes) in
-            any padding, or a sequence of rows without padding.
+            any padding, as tokenizers return and data frames hold; a sequence of rows or of batches, such as a
+            ``datasets.Dataset``; a ``DataLoader`` that does not shuffle; or token ids alone, where the model's padding
+            token at either end counts as padding.
         other: Columns, likewise; None for ``inputs`` again.
         engine: ``structured`` (hooks, no dense Jacobian), ``functional`` (``torch.func``) or ``per_example`` (plain
             autograd); all agree to rounding.
@@ -116,6 +119,8 @@ def compute_train_eval_ntk(
     Raises:
         InputError: As for ``compute_ntk``.
     """
+    if not isinstance(settings, KernelSettings | None):
+        raise InputError(f"settings is of type {type(settings).__name__}; pass KernelSettings(...)")
     rows = {"train": train} if evaluation is None else {"train": train, "evaluation": evaluation}
     return _compute(model, rows, True, settings or KernelSettings(), checkpoint, progress, report)
 
@@ -177,10 +182,17 @@ def _compute(
     report: Callable[[str], None] | None,
 ) -> dict[str, NTKDecomposition]:
     """Compute a kernel whose columns are the first of the inputs, and whose further rows, if any, are the second."""
+    if report is not None and not callable(report):
+        raise InputError(
+            f"report is of type {type(report).__name__}; pass a function of one line of text, such as print"
+        )
     say = report or (lambda line: None)
     classifier, columns, extra, precision, budget, identity = _prepare(model, inputs, symmetric, settings)
     settings, device = replace(settings, precision=precision.name), classifier.device
+    if not isinstance(checkpoint, str | Path | None):
+        raise InputError(f"checkpoint is of type {type(checkpoint).__name__}; pass a path")
     store = Checkpoint(None if checkpoint is None else Path(checkpoint), identity)
+    store.check_place()
     earlier = store.load()
     began = time.monotonic()
     with classifier.opened(), float32_products(precision.tf32):

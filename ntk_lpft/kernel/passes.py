@@ -18,6 +18,7 @@ from ntk_lpft.kernel.gradients import SampleGradients, is_zero
 from ntk_lpft.kernel.head_observer import HeadObserver
 from ntk_lpft.kernel.memory import Pass, Plan
 from ntk_lpft.kernel.setup import KernelSetup, check_finite_outputs
+from ntk_lpft.library_errors import lacks_memory
 
 Notice = Callable[[str], None]
 
@@ -117,10 +118,8 @@ class PassRunner:
         for parameter in parameters:
             parts = records.pop(parameter.name)
             if parameter.name not in self.progress.parameters:
-                if parts is None:
+                if parts is None or (parts and not self._contract(parameter, parts)):
                     self._by_autograd(parameter)
-                elif parts:
-                    self._contract(parameter, parts)
                 self.progress.parameters.append(parameter.name)
                 if checkpoint.due:
                     self._save(checkpoint)
@@ -181,18 +180,30 @@ class PassRunner:
             del records
             torch.cuda.empty_cache()
 
-    def _contract(self, parameter: BodyParameter, records: Sequence[SampleGradients]) -> None:
-        """Add one parameter's kernel, whole or not at all; with smaller chunks where a GPU's memory runs out."""
+    def _contract(self, parameter: BodyParameter, records: Sequence[SampleGradients]) -> bool:
+        """Add one parameter's kernel, with smaller chunks where a GPU's memory runs out.
+
+        Args:
+            parameter: The parameter.
+            records: Its gradients of all samples.
+
+        Returns:
+            Whether it was added; else nothing was, as the records do not fit each other.
+        """
         setup = self.setup
         while True:
             try:
                 block = setup.layout.zeros(setup.precision.kernel, setup.classifier.device)
                 contract(block, setup.layout, records, self.workspace)
                 self._kernel(parameter.name).add_(block)
-                return
+                return True
             except torch.OutOfMemoryError:
                 if not self.workspace.halve():
                     raise
+            except (RuntimeError, ValueError, IndexError) as error:
+                if lacks_memory(error):
+                    raise
+                return False
             torch.cuda.empty_cache()
 
     def _dense_pass(self, step: Pass, bar: tqdm) -> None:

@@ -15,6 +15,7 @@ from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.gradients import SampleGradients
 from ntk_lpft.kernel.layout import Layout
 from ntk_lpft.kernel.setup import KernelSetup
+from ntk_lpft.library_errors import lacks_memory
 
 # A block this much smaller than the whole kernel may be pure rounding: attention does not depend on the key's
 # bias, for one, so that its gradient is exactly zero in exact arithmetic.
@@ -141,9 +142,9 @@ def _structured(
         if parts and not mismatches:
             try:
                 contract(block, layout, [part for part in parts if not isinstance(part, CaptureError)], workspace)
-            except torch.OutOfMemoryError:
-                raise
             except (RuntimeError, ValueError, IndexError) as error:
+                if lacks_memory(error):
+                    raise
                 # Records that fit neither each other nor the kernel, from a rule that matched by mistake.
                 mismatches.append(CaptureError(f"its gradients do not fit: {' '.join(str(error).split())[:120]}"))
         blocks[name] = mismatches[0] if mismatches else layout.complete(block)

@@ -26,9 +26,26 @@ class StoredPart(NamedTuple):
 
 
 def kernel_file(path: str | Path) -> Path:
-    """Return the kernel's file for a file's or folder's name."""
+    """Return the kernel's file for a file's or folder's name.
+
+    Args:
+        path: The file, or its folder.
+
+    Returns:
+        The file, which need not be there.
+
+    Raises:
+        InputError: A name that the file system refuses, or that of a folder where a file belongs.
+    """
     path = Path(path)
-    return path if path.suffix == ".safetensors" else path / KernelRun.KERNEL
+    file = path if path.suffix == ".safetensors" else path / KernelRun.KERNEL
+    try:
+        taken = file.is_dir()
+    except OSError as error:
+        raise InputError(f"{str(file)[:200]}: {error.strerror}; give another path") from error
+    if taken:
+        raise InputError(f"{file} is a folder, where a kernel's file belongs; give another path")
+    return file
 
 
 def write_parts(path: str | Path, parts: Mapping[str, StoredPart]) -> Path:
@@ -57,10 +74,20 @@ def read_part(path: str | Path, part: str | None = None) -> StoredPart:
     if file != Path(path):
         KernelRun(path).believed(KernelRun.KERNEL)
     tensors, description = read_tensors(file)
-    if description.get("format") != FORMAT:
-        raise InputError(f"{file} holds no kernel (format {description.get('format')!r})")
-    chosen = description["parts"][0] if part is None else part
-    if chosen not in description["ntk"]:
-        raise InputError(f"{file} has no part {chosen!r}; it has {', '.join(description['parts'])}")
+    form = description.get("format") if isinstance(description, dict) else None
+    if form != FORMAT:
+        raise InputError(f"{file} holds no kernel (format {form!r})")
+    described = _in_order(description.get("ntk"), description.get("parts"), file)
+    chosen = next(iter(described)) if part is None else part
+    if chosen not in described:
+        raise InputError(f"{file} has no part {chosen!r}; it has {', '.join(described)}")
     own = {name.removeprefix(f"{chosen}/"): value for name, value in tensors.items() if name.startswith(f"{chosen}/")}
-    return StoredPart(own, description["ntk"][chosen])
+    return StoredPart(own, described[chosen])
+
+
+def _in_order(described: Any, order: Any, file: Path) -> dict[str, Any]:
+    """Return the descriptions of the parts in their order, which JSON with sorted names does not keep."""
+    named = isinstance(order, list) and all(isinstance(name, str) for name in order)
+    if not isinstance(described, dict) or not named or not order or set(order) != set(described):
+        raise InputError(f"{file} is damaged: its description names no parts, or others; compute it again")
+    return {name: described[name] for name in order}

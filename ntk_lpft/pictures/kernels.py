@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.pictures.names import drawn_name
 from ntk_lpft.pictures.style import (
@@ -42,6 +43,7 @@ _SPECTRA = (
 _SMALLEST_SHARE_SHOWN = 1e-17  # of σ_1: float64 resolves no singular value below it
 
 
+@checked
 def singular_values(spectra: Mapping[str, Spectrum | Float[np.ndarray, " r"] | Float[Tensor, " r"]]) -> Figure:
     """Draw the singular values of kernels, each divided by the largest of its kernel, on a logarithmic scale.
 
@@ -97,6 +99,7 @@ def singular_values(spectra: Mapping[str, Spectrum | Float[np.ndarray, " r"] | F
     return figure
 
 
+@checked
 def block_heat_maps(
     p_blocks: Float[np.ndarray, "n n"] | Float[Tensor, "n n"],
     f_blocks: Float[np.ndarray, "n n"] | Float[Tensor, "n n"],
@@ -142,6 +145,7 @@ def block_heat_maps(
     return figure
 
 
+@checked
 def group_shares(shares: Mapping[str, float], measure: str = "Share in the trace of F") -> Figure:
     """Draw the share of each parameter group in F as horizontal bars, in network order from top to bottom.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.storage import whole_file
 
@@ -14,6 +15,7 @@ _MAX_BYTES = 300_000
 _QUALITIES: tuple[tuple[int, int | None], ...] = ((200, None), (200, 256), (150, 256), (150, 64))
 
 
+@checked
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure as a png of at most 300 kB, at 200 dots per inch; the file appears whole or not at all.
 
@@ -28,6 +30,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
     Raises:
         InputError: The path does not end in `.png`, or the picture is too large even so.
+        OSError: The file cannot be written; the error names it.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":

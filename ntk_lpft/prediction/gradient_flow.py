@@ -21,6 +21,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import NTKDecomposition
@@ -92,6 +93,7 @@ def recorded_steps(steps: int, most: int = 24) -> tuple[int, ...]:
     return (0, *sorted({int(step) for step in np.geomspace(1, steps, most).round()}))
 
 
+@checked
 def kernel_gradient_descent(
     kernels: Mapping[str, NTKDecomposition],
     labels: Int[Tensor, " n"],
@@ -142,6 +144,7 @@ def kernel_gradient_descent(
     return _trajectory(learning_rate, chosen, kept)
 
 
+@checked
 def kernel_gradient_flow(
     kernels: Mapping[str, NTKDecomposition],
     labels: Int[Tensor, " n"],
@@ -189,6 +192,7 @@ def kernel_gradient_flow(
     return _trajectory(learning_rate, chosen, kept)
 
 
+@checked
 def real_gradient_descent(
     model: nn.Module | Classifier,
     train: Any,
@@ -244,6 +248,7 @@ def real_gradient_descent(
     return _trajectory(learning_rate, chosen, kept)
 
 
+@checked
 def compare_trajectories(predicted: Trajectory, real: Trajectory) -> pd.DataFrame:
     """Compare predicted with real logits at the recorded steps after the start.
 

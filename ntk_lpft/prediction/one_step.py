@@ -20,6 +20,7 @@ from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_train_eval_ntk
 from ntk_lpft.kernel.setup import KernelSetup, open_setup
+from ntk_lpft.library_errors import lacks_memory
 from ntk_lpft.prediction.descent import (
     GRADIENT_CELLS,
     check_learning_rate,
@@ -281,7 +282,9 @@ def _directional_derivative(
         warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated.*")
         try:
             return torch.func.jvp(output, (own,), ({name: direction[name] for name in own},))[1]
-        except NotImplementedError as error:
+        except RuntimeError as error:
+            if lacks_memory(error):
+                raise
             raise InputError(
                 f"the change of the features cannot be predicted: {' '.join(str(error).split())[:200]}"
             ) from error

@@ -8,6 +8,7 @@ from jaxtyping import Float64
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.decomposition import NTKDecomposition
 from ntk_lpft.statistics.matrix import as_matrix, check_feature_kernel, in_float64
@@ -43,6 +44,7 @@ class KernelOperator:
         return total
 
 
+@checked
 def kernel_operator(ntk: NTKDecomposition, component: str = "P+F") -> KernelOperator:
     """Take one component of a kernel as a linear map.
 
@@ -69,6 +71,7 @@ def kernel_operator(ntk: NTKDecomposition, component: str = "P+F") -> KernelOper
     )
 
 
+@checked
 def largest_eigenvalue(ntk: NTKDecomposition, component: str = "P+F") -> float:
     """Compute λ_max of a train × train kernel by the Lanczos method.
 

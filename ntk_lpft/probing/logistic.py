@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.choices import LOGISTIC, LOGISTIC_SOLVERS, PUBLISHED, choose
 from ntk_lpft.errors import InputError
 from ntk_lpft.statistics.classifier import cross_validated_regression, fit_and_count
@@ -124,6 +125,7 @@ class LogisticHead:
         return f"the linear probe: {'; '.join(said)}" if said else None
 
 
+@checked
 def fit_logistic_head(
     features: Float[Tensor, "n h"],
     labels: Int[np.ndarray, " n"],

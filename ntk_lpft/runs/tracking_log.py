@@ -6,11 +6,13 @@ import math
 import os
 import zlib
 from collections.abc import Iterable
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.disk_errors import named_disk_errors
 from ntk_lpft.errors import InputError
 from ntk_lpft.storage import whole_file
@@ -63,9 +65,12 @@ class TrackingLog:
         InputError: There are rows already and no ``resume_step``, or the file is no tracking log.
     """
 
+    @checked
     def __init__(self, path: str | Path, resume_step: int | None = None) -> None:
         self.path = Path(path)
         self.to_repeat: int | None = None
+        if self.path.is_dir():
+            raise InputError(f"{self.path} is a folder; give the path of a file")
         kept: list[bytes] = []
         self._check = _FIRST_CHECK
         self._steps: list[int] = []
@@ -85,6 +90,7 @@ class TrackingLog:
         """The steps that have been recorded, ascending."""
         return tuple(self._steps)
 
+    @checked
     def append(self, step: int, epoch: float, measurements: Iterable[Measurement]) -> bool:
         """Record one moment, unless there are rows of its step already.
 
@@ -118,6 +124,9 @@ class TrackingLog:
         return True
 
     def _row(self, step: int, epoch: float, split: str, measure: str, value: float) -> bytes:
+        if not isinstance(value, Real) or not isinstance(split, str) or not isinstance(measure, str):
+            given = f"{split!r}, {measure!r}, {value!r}"[:100]
+            raise InputError(f"{self.path}: {given} is no measurement; give two names and a number")
         text = io.StringIO()
         number = "" if math.isnan(value) else repr(float(value))
         csv.writer(text, lineterminator="").writerow([step, repr(epoch), split, measure, number])
@@ -148,6 +157,7 @@ class TrackingLog:
             partial.write_bytes(data)
 
 
+@checked
 def read_tracking(path: str | Path) -> pd.DataFrame:
     """Read a tracking log, which may be being written.
 

@@ -4,10 +4,12 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.statistics.matrix import as_matrix, check_feature_kernel, check_num_classes, in_float64
 
 
+@checked
 def block_trace_norms(kernel: Float[Tensor, "n c m c"], *, blocks_at_a_time: int = 65536) -> Float64[Tensor, "n m"]:
     """Compute ‖K(x, x')‖_tr, the trace (nuclear) norm of the C×C block of each pair of samples.
 
@@ -38,6 +40,7 @@ def block_trace_norms(kernel: Float[Tensor, "n c m c"], *, blocks_at_a_time: int
     return torch.cat(norms).reshape(n, m)
 
 
+@checked
 def pretrain_effective_block_trace_norms(
     feature_kernel: Float[Tensor, "n m"], num_classes: int
 ) -> Float64[Tensor, "n m"]:
@@ -58,6 +61,7 @@ def pretrain_effective_block_trace_norms(
     return num_classes * in_float64(feature_kernel).abs()
 
 
+@checked
 def class_order(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """Return the sample order that sorts by class and keeps the samples of one class as they were.
 
@@ -74,6 +78,7 @@ def class_order(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     return torch.argsort(labels, stable=True)
 
 
+@checked
 def class_boundaries(labels: Int[Tensor, " n"]) -> list[int]:
     """Return where one class ends and the next begins in the class-sorted order.
 

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.statistics.matrix import as_matrix, check_labels
 
@@ -50,6 +51,7 @@ class KernelClassifierResult:
     n_iter: int
 
 
+@checked
 def kernel_classifier(
     train_kernel: Float[Tensor, "n c n c"],
     train_labels: Int[Tensor, " n"],

@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 
 _EPSILON = torch.finfo(torch.float64).eps
 
 
+@checked
 def measure_features(
     features: Float[Tensor, "n h"], reference: Float[Tensor, "n h"], labels: Int[Tensor, " n"] | Int[np.ndarray, " n"]
 ) -> dict[str, float]:
@@ -46,6 +48,7 @@ def measure_features(
     }
 
 
+@checked
 def sample_cosine_similarity(features: Float[Tensor, "n h"]) -> float:
     """Compute CS, the mean of cos(φ(x), φ(x')) over all pairs of different samples.
 
@@ -84,6 +87,7 @@ def mean_cosines(features: Float[Tensor, "n h"]) -> Float64[Tensor, " n"]:
     return (unit @ unit.sum(dim=0) - unit.square().sum(dim=1)) / (len(unit) - 1)
 
 
+@checked
 def feature_norm(features: Float[Tensor, "n h"]) -> float:
     """Compute the mean over the samples of ‖φ(x)‖.
 
@@ -99,6 +103,7 @@ def feature_norm(features: Float[Tensor, "n h"]) -> float:
     return _finite(torch.linalg.vector_norm(_checked(features), dim=1).mean())
 
 
+@checked
 def fisher_discriminant_ratio(
     features: Float[Tensor, "n h"], labels: Int[Tensor, " n"] | Int[np.ndarray, " n"]
 ) -> float:
@@ -141,6 +146,7 @@ def fisher_discriminant_ratio(
     return float((between @ directions[kept].T / spread[kept]).square().sum())
 
 
+@checked
 def trace_ratio(features: Float[Tensor, "n h"], labels: Int[Tensor, " n"] | Int[np.ndarray, " n"]) -> float:
     """Compute tr(S_B) / tr(S_W), between-class over within-class scatter with all directions weighed alike.
 
@@ -168,6 +174,7 @@ def trace_ratio(features: Float[Tensor, "n h"], labels: Int[Tensor, " n"] | Int[
     return (over / under) ** 2
 
 
+@checked
 def feature_difference(features: Float[Tensor, "n h"], reference: Float[Tensor, "n h"]) -> float:
     """Compute Diff, the mean over the samples of ‖φ(x) − φ_ref(x)‖.
 
@@ -205,6 +212,7 @@ def sample_feature_differences(
     return torch.linalg.vector_norm(now - before, dim=1)
 
 
+@checked
 def reference_cosine_similarity(features: Float[Tensor, "n h"], reference: Float[Tensor, "n h"]) -> float:
     """Compute the mean over the samples of cos(φ(x), φ_ref(x)).
 
@@ -222,6 +230,7 @@ def reference_cosine_similarity(features: Float[Tensor, "n h"], reference: Float
     return _finite((_directions(now) * _directions(before)).sum(dim=1).mean())
 
 
+@checked
 def linear_cka(features: Float[Tensor, "n h"], reference: Float[Tensor, "n k"]) -> float:
     """Compute the linear centred kernel alignment ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) of centred features X and Y.
 

@@ -6,10 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.statistics.matrix import as_matrix, in_float64, require_symmetric
 
 
+@checked
 def trace_shares(groups: Mapping[str, Float[Tensor, "n c n c"] | Float[Tensor, "n n"]]) -> dict[str, float]:
     """Compute tr(F_g) / tr(F), the share of each parameter group in the squared gradient norms.
 
@@ -35,6 +37,7 @@ def trace_shares(groups: Mapping[str, Float[Tensor, "n c n c"] | Float[Tensor, "
     return {name: trace / total for name, trace in traces.items()}
 
 
+@checked
 def projection_shares(groups: Mapping[str, Float[Tensor, "n c m c"] | Float[Tensor, "n m"]]) -> dict[str, float]:
     """Compute ⟨F_g, F⟩ / ⟨F, F⟩, the share of each parameter group in F as a whole.
 
@@ -56,6 +59,7 @@ def projection_shares(groups: Mapping[str, Float[Tensor, "n c m c"] | Float[Tens
     return {name: float((in_float64(matrix) * total).sum()) / square for name, matrix in matrices.items()}
 
 
+@checked
 def frobenius_shares(groups: Mapping[str, Float[Tensor, "n c m c"] | Float[Tensor, "n m"]]) -> dict[str, float]:
     """Compute ‖F_g‖ / ‖F‖, the norm of each parameter group's kernel beside that of the sum.
 

@@ -4,9 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 
 
+@checked
 def as_matrix(kernel: Float[Tensor, "n c m c"] | Float[Tensor, "n m"], name: str = "kernel") -> Float[Tensor, "nc mc"]:
     """Flatten a kernel to the matrix whose rows and columns are pairs (sample, class), the class running fastest.
 
@@ -39,6 +41,7 @@ def as_matrix(kernel: Float[Tensor, "n c m c"] | Float[Tensor, "n m"], name: str
     return kernel.reshape(n * c, m * c)
 
 
+@checked
 def pretrain_effective(feature_kernel: Float[Tensor, "n m"], num_classes: int) -> Float[Tensor, "n c m c"]:
     """Build the pre-train-effective component P = k ⊗ I_C from the feature kernel.
 
@@ -61,6 +64,7 @@ def pretrain_effective(feature_kernel: Float[Tensor, "n m"], num_classes: int) -
     return feature_kernel[:, None, :, None] * identity[:, None, :]
 
 
+@checked
 def transposed(kernel: Float[Tensor, "n c m c"] | Float[Tensor, "n m"]) -> Tensor:
     """Exchange the rows and columns of a kernel: Θ(x', x) = Θ(x, x')ᵀ.
 

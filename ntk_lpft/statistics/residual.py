@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.statistics.matrix import as_matrix, check_feature_kernel, check_labels, in_float64
 
@@ -30,6 +31,7 @@ class OneStepChange(NamedTuple):
         return self.pretrain + self.ft
 
 
+@checked
 def initial_residual(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float64[Tensor, "n c"]:
     """Compute δ_i = e_{y_i} − softmax(f_0(x_i)), the residual of the cross-entropy at the start of fine-tuning.
 
@@ -58,6 +60,7 @@ def initial_residual(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) ->
     return (-others).scatter(1, of_label, others.sum(dim=1, keepdim=True))
 
 
+@checked
 def one_step_logit_change(
     feature_kernel: Float[Tensor, "n m"],
     ft_effective: Float[Tensor, "n c m c"],
@@ -105,6 +108,7 @@ def one_step_logit_change(
     return OneStepChange(learning_rate * (kernel @ delta), learning_rate * ft)
 
 
+@checked
 def sample_ft_ratios(
     feature_kernel: Float[Tensor, "n m"], ft_effective: Float[Tensor, "n c m c"], residual: Float[Tensor, "m c"]
 ) -> Float64[Tensor, " n"]:
@@ -129,6 +133,7 @@ def sample_ft_ratios(
     return torch.linalg.vector_norm(change.ft, dim=1) / torch.linalg.vector_norm(change.total, dim=1)
 
 
+@checked
 def ft_ratio(
     feature_kernel: Float[Tensor, "n m"], ft_effective: Float[Tensor, "n c m c"], residual: Float[Tensor, "m c"]
 ) -> float:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.statistics.matrix import (
     as_matrix,
@@ -102,6 +103,7 @@ class Spectrum:
         return self.spectral_norm / float(self.singular_values[-1])
 
 
+@checked
 def numerical_rank_tolerance(shape: tuple[int, int], largest_singular_value: float, dtype: torch.dtype) -> float:
     """State the singular value up to which a matrix computed in `dtype` may owe its rank to rounding.
 
@@ -125,6 +127,7 @@ def numerical_rank_tolerance(shape: tuple[int, int], largest_singular_value: flo
     return size * torch.finfo(dtype).eps * largest_singular_value
 
 
+@checked
 def kernel_spectrum(
     kernel: Float[Tensor, "n c m c"] | Float[Tensor, "n m"],
     *,
@@ -167,6 +170,7 @@ def kernel_spectrum(
     return _spectrum(tuple(matrix.shape), singular_values, eigenvalues, dtype, rank_tolerance)
 
 
+@checked
 def pretrain_effective_spectrum(
     feature_kernel: Float[Tensor, "n m"],
     num_classes: int,

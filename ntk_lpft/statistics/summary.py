@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.statistics.classifier import KernelClassifierResult
 from ntk_lpft.statistics.classifier import kernel_classifier as fit_kernel_classifier
@@ -51,6 +52,7 @@ class KernelStatistics:
     classifier: KernelClassifierResult | None = None
 
 
+@checked
 def summarise(
     feature_kernel: Float[Tensor, "n n"],
     ft_effective: Float[Tensor, "n c n c"],
@@ -130,6 +132,7 @@ def summarise(
     return classified
 
 
+@checked
 def statistics_table(rows: Iterable[KernelStatistics]) -> pd.DataFrame:
     """Lay the statistics out as a table.
 

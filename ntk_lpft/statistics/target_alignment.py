@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.statistics.matrix import (
     as_matrix,
@@ -20,6 +21,7 @@ from ntk_lpft.statistics.matrix import (
 _CENTRED_NOISE = 1e-13
 
 
+@checked
 def alignment(
     kernel: Float[Tensor, "n c n c"], labels: Int[Tensor, " n"], *, computed_in: torch.dtype | None = None
 ) -> float:
@@ -46,6 +48,7 @@ def alignment(
     return _quotient(y @ matrix @ y, torch.linalg.matrix_norm(matrix) * (y @ y))
 
 
+@checked
 def centred_alignment(
     kernel: Float[Tensor, "n c n c"], labels: Int[Tensor, " n"], *, computed_in: torch.dtype | None = None
 ) -> float:
@@ -79,6 +82,7 @@ def centred_alignment(
     return _quotient(y @ centred @ y, norm * (y @ y))
 
 
+@checked
 def pretrain_effective_alignment(
     feature_kernel: Float[Tensor, "n n"],
     labels: Int[Tensor, " n"],
@@ -105,6 +109,7 @@ def pretrain_effective_alignment(
     return _quotient((targets * (matrix @ targets)).sum(), norm * targets.sum())
 
 
+@checked
 def pretrain_effective_centred_alignment(
     feature_kernel: Float[Tensor, "n n"],
     labels: Int[Tensor, " n"],

@@ -19,7 +19,8 @@ from helpers.zoo import ZOO, padded, ragged_rows
 from torch import nn
 
 from ntk_lpft.classifier import Classifier
-from ntk_lpft.classifier.classifier import first_row, require_labels
+from ntk_lpft.classifier.classifier import require_labels
+from ntk_lpft.classifier.rows import to_rows
 from ntk_lpft.errors import InputError
 
 
@@ -98,7 +99,7 @@ def test_first_rows_are_cut_from_every_form_of_the_inputs() -> None:
     expected = {key: value for key, value in rows[0].items() if key != "attention_mask"}
     for form in (rows, tuple(rows), right, UserDict(right), datasets.Dataset.from_list(rows),
                  datasets.Dataset.from_list(rows).with_format("torch")):  # fmt: skip
-        assert Classifier.of(model, form).rows(first_row(form)) == [expected]
+        assert to_rows(form, model, first=True) == [expected]
 
 
 @pytest.mark.parametrize(

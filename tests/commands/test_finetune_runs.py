@@ -380,3 +380,20 @@ def test_results_are_not_overwritten(
 def test_special_tokens_are_those_that_the_tests_write() -> None:
     assert SPECIAL.index("[CLS]") == 2
     assert SPECIAL.index("[SEP]") == 3
+
+
+@pytest.mark.parametrize("method", ["lora", "lp-lora"])
+def test_lora_is_compared_with_the_theory(place: Path, tmp_path: Path, method: str) -> None:
+    words = (
+        "--method",
+        method,
+        "--predict",
+        "--predict_size",
+        4,
+        "--num_train_epochs",
+        1,
+        "--output_dir",
+        tmp_path / "run",
+    )
+    assert main(words_of(place, *words)) == 0
+    assert {"prediction.csv", "prediction.png"} <= {path.name for path in (tmp_path / "run").iterdir()}

@@ -188,14 +188,15 @@ def test_a_run_goes_on_within_a_pass(engine: str, tmp_path: Path, monkeypatch: p
     plain = exact(memory_budget="1GiB")
     assert plain.metadata["plan"]["passes"] == 1
 
-    def stops(self: passes.PassRunner, parameter: BodyParameter, *args: object) -> None:
+    def stops(self: passes.PassRunner, parameter: BodyParameter, *args: object) -> bool | None:
         if contracted and contracted[-1] == parameter.name:
             raise AssertionError("done again")
         if stopped[0]:
             raise KeyboardInterrupt
-        original(self, parameter, *args)
+        added = original(self, parameter, *args)
         contracted.append(parameter.name)
         stopped[0] = True
+        return added
 
     monkeypatch.setattr(checkpoints, "_LEAST_SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "_LARGEST_SHARE", 1e9)

@@ -13,7 +13,7 @@ from helpers.zoo import ENTRIES, LORA_ENTRIES, ZOO, Entry, ragged_rows
 from torch import Tensor, nn
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel import NTKDecomposition, compute_ntk
+from ntk_lpft.kernel import NTKDecomposition, compute_ntk, passes
 from ntk_lpft.kernel.gradients import OuterGradients, SampleGradients
 from ntk_lpft.kernel.rules import DenseLayer, EmbeddingTable, Norm
 
@@ -315,6 +315,50 @@ def test_a_rule_that_fails_stands_down(
     ntk = checked(build(Tiny))
     assert routes(ntk) == {"autograd": ["embed.weight"] if rule is EmbeddingTable else ["mix.weight", "mix.bias"]}
     assert all("\n" not in notice for notice in ntk.metadata["self_check"]["notices"])
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, ValueError, IndexError])
+def test_a_contraction_that_fails_in_the_run_alone_stands_down(
+    failure: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two samples of the check fit each other, all of them do not: nothing half-added stays in the kernel."""
+    whole = passes.contract
+
+    def contract(out: Tensor, layout: Any, records: Any, workspace: Any) -> None:
+        whole(out, layout, records, workspace)
+        if isinstance(records[0], OuterGradients):
+            raise failure("sizes differ")
+
+    monkeypatch.setattr(passes, "contract", contract)
+    said: list[str] = []
+    ntk = checked(build(Tiny), report=said.append)
+    assert ntk.metadata["self_check"]["rerouted"] == ["mix.weight"]
+    assert any("mix.weight" in line and "plain autograd" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_running_out_of_memory_is_no_disagreement(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def contract(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(passes, "contract", contract)
+    with pytest.raises(RuntimeError, match=str(failure)):
+        compute_ntk(build(Tiny), ROWS)
+
+
+def test_a_rule_that_fails_on_the_longest_sample_alone_stands_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = EmbeddingTable.record
+
+    def record(self, module, parameter, calls):
+        if calls.inputs.shape == (1, 5):
+            raise IndexError("one sample too long")
+        return original(self, module, parameter, calls)
+
+    monkeypatch.setattr(EmbeddingTable, "record", record)
+    checked(build(Tiny))
 
 
 def test_the_error_of_a_sound_model_is_reported() -> None:
