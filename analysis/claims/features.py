@@ -7,7 +7,7 @@ from typing import Any
 
 from scipy import stats
 
-from analysis.claims.claim import Claim, Facts, Undefined
+from analysis.claims.claim import Claim, Facts, Range, Undefined
 
 STRONG = -0.6
 _TEST = "test"
@@ -66,7 +66,7 @@ CLAIMS: Sequence[Claim] = (
         "Diff of LP-FT / Diff of FT on test samples < 1",
         (("run", "lp-ft"), ("run", "ft")),
         _difference_ratio("lp-ft", "ft"),
-        lambda value: value < 1,
+        Range(high=1),
         "ratio",
     ),
     Claim(
@@ -75,7 +75,7 @@ CLAIMS: Sequence[Claim] = (
         "Diff of LP-LoRA / Diff of LoRA on test samples < 1",
         (("run", "lp-lora"), ("run", "lora")),
         _difference_ratio("lp-lora", "lora"),
-        lambda value: value < 1,
+        Range(high=1),
         "ratio",
     ),
     Claim(
@@ -84,7 +84,7 @@ CLAIMS: Sequence[Claim] = (
         "largest Diff of LP-FT / Diff of FT over the OOD tests < 1",
         (("run", "lp-ft"), ("run", "ft")),
         _ood_difference_ratio,
-        lambda value: value < 1,
+        Range(high=1),
         "ratio",
     ),
     Claim(
@@ -93,7 +93,7 @@ CLAIMS: Sequence[Claim] = (
         "change of CS by LP-FT / by FT on test samples < 1",
         (("run", "lp-ft"), ("run", "ft"), ("run", "lp")),
         _similarity_ratio("lp-ft", "ft"),
-        lambda value: value < 1,
+        Range(high=1),
         "ratio",
     ),
     Claim(
@@ -102,7 +102,7 @@ CLAIMS: Sequence[Claim] = (
         "change of CS by LP-LoRA / by LoRA on test samples < 1",
         (("run", "lp-lora"), ("run", "lora"), ("run", "lp")),
         _similarity_ratio("lp-lora", "lora"),
-        lambda value: value < 1,
+        Range(high=1),
         "ratio",
     ),
     Claim(
@@ -111,7 +111,7 @@ CLAIMS: Sequence[Claim] = (
         f"Spearman's ρ of ‖V‖ and Diff on test samples, over factors on the head, ≤ {STRONG:g}".replace("-", "−"),
         (("head_scale", "lp-ft"),),
         _norm_against_difference,
-        lambda value: value <= STRONG,
+        Range(high=STRONG, closed=True),
         bounds=(-1, 1),
     ),
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.claims.claim import Claim, Facts, Undefined
+from analysis.claims.claim import Claim, Facts, Range, Undefined
 
 NEAR_ONE = 0.9
 SMALL = 0.5
@@ -24,14 +24,10 @@ class KernelFacts:
 
     Attributes:
         statistics: Rows of the table of statistics, by kernel: ``P``, ``F``, ``P+F``.
-        classes: C.
-        feature_rank: Rank of ΦΦᵀ + 1, from the kernel itself; None where it is not there.
         head_norm: ‖V‖ of the head; None where it is not known.
     """
 
     statistics: Mapping[str, Mapping[str, Any]]
-    classes: int
-    feature_rank: int | None
     head_norm: float | None
 
 
@@ -54,13 +50,6 @@ def _scaling_of_f(facts: Facts) -> float:
     return (norms[0] / norms[1]) / (after.head_norm / before.head_norm) ** 2
 
 
-def _rank_of_p(facts: Facts) -> float:
-    kernel = facts["kernel", "ft"]
-    if kernel.feature_rank is None:
-        raise Undefined("the kernel itself is not there")
-    return kernel.statistics["P"]["rank"] / (kernel.classes * kernel.feature_rank)
-
-
 def _lora_slope(facts: Facts) -> float:
     """Slope of log error against log r, by least squares."""
     ranks, errors = facts["lora_scaling", "lp-lora"]
@@ -76,7 +65,7 @@ CLAIMS: Sequence[Claim] = (
         f"FT ratio > {NEAR_ONE:g}",
         (("ft_ratio", "lp-ft"),),
         _ft_ratio("lp-ft"),
-        lambda value: value > NEAR_ONE,
+        Range(low=NEAR_ONE),
         bounds=(0, math.inf),
     ),
     Claim(
@@ -85,7 +74,7 @@ CLAIMS: Sequence[Claim] = (
         f"FT ratio < {SMALL:g}",
         (("ft_ratio", "ft"),),
         _ft_ratio("ft"),
-        lambda value: value < SMALL,
+        Range(high=SMALL),
         bounds=(0, math.inf),
     ),
     Claim(
@@ -94,7 +83,7 @@ CLAIMS: Sequence[Claim] = (
         f"FT ratio < {VERY_SMALL:g}",
         (("ft_ratio", "lora"),),
         _ft_ratio("lora"),
-        lambda value: value < VERY_SMALL,
+        Range(high=VERY_SMALL),
         bounds=(0, math.inf),
     ),
     Claim(
@@ -103,7 +92,7 @@ CLAIMS: Sequence[Claim] = (
         "mean ‖δ‖ at the start of LP-FT / of FT < 1, on tracked training samples",
         (("start", "lp-ft"), ("start", "ft")),
         _residual_ratio,
-        lambda value: value < 1,
+        Range(high=1),
         "ratio",
     ),
     Claim(
@@ -112,16 +101,8 @@ CLAIMS: Sequence[Claim] = (
         f"(‖F‖ of LP-FT / ‖F‖ of FT) / (ratio of ‖V‖)², within a factor {MAGNITUDE:g} of 1",
         (("kernel", "lp-ft"), ("kernel", "ft")),
         _scaling_of_f,
-        lambda value: 1 / MAGNITUDE < value < MAGNITUDE,
+        Range(1 / MAGNITUDE, MAGNITUDE),
         "ratio",
-    ),
-    Claim(
-        "rank-of-p",
-        "The rank of P is C times that of ΦΦᵀ + 1",
-        "rank of P / (C · rank of ΦΦᵀ + 1, from the stored kernel) = 1",
-        (("kernel", "ft"),),
-        _rank_of_p,
-        lambda value: value == 1,
     ),
     Claim(
         "lora-scaling",
@@ -129,6 +110,6 @@ CLAIMS: Sequence[Claim] = (
         f"slope of log relative error against log r between {SLOPES[0]:g} and {SLOPES[1]:g}".replace("-", "−"),
         (("lora_scaling", "lp-lora"),),
         _lora_slope,
-        lambda value: SLOPES[0] < value < SLOPES[1],
+        Range(*SLOPES),
     ),
 )

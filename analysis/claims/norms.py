@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from analysis.claims.claim import Claim, Facts, Undefined
+from analysis.claims.claim import Claim, Facts, Range, Undefined
 
 FAR_ABOVE = 3.0
 HIGH_ACCURACY = 0.9
@@ -54,7 +54,7 @@ CLAIMS: Sequence[Claim] = (
         f"‖V‖ after LP / ‖V‖ after FT > {FAR_ABOVE:g}",
         (("run", "ft"), ("run", "lp-ft")),
         _after_lp_over_after_ft,
-        lambda value: value > FAR_ABOVE,
+        Range(low=FAR_ABOVE),
         "ratio",
     ),
     Claim(
@@ -63,7 +63,7 @@ CLAIMS: Sequence[Claim] = (
         "‖V‖ at the end / at the start > 1",
         (("probe", "lp"),),
         _probe_growth,
-        lambda value: value > 1,
+        Range(low=1),
         "ratio",
     ),
     Claim(
@@ -73,7 +73,7 @@ CLAIMS: Sequence[Claim] = (
         f"≥ {MOSTLY:.0%}",
         (("probe", "lp"),),
         _rising,
-        lambda value: value >= MOSTLY,
+        Range(low=MOSTLY, closed=True),
         bounds=(0, 1),
     ),
     Claim(
@@ -82,7 +82,7 @@ CLAIMS: Sequence[Claim] = (
         "growth of ‖V‖ in the probe / in FT > 1",
         (("probe", "lp"), ("run", "ft")),
         _growth_over_ft,
-        lambda value: value > 1,
+        Range(low=1),
         "ratio",
     ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from analysis.claims.claim import Claim, Facts, Need, Undefined
+from analysis.claims.claim import Claim, Facts, Need, Range, Undefined
 
 TRAINED = ("ft", "lp-ft", "lora", "lp-lora")
 _CALIBRATIONS: Sequence[Need] = tuple(("calibration", method) for method in TRAINED)
@@ -45,9 +45,8 @@ def _ood_gap(better: str, worse: str) -> Callable[[Facts], float]:
     return value
 
 
-def _at_least(value: float) -> bool:
-    # Differences of shares of one test are exact up to rounding.
-    return value >= -1e-9
+# Differences of shares of one test are exact up to rounding.
+_AT_LEAST = Range(low=-1e-9, closed=True)
 
 
 def _scores(name: str, better: str, worse: str, words: tuple[str, str], *, ood: bool) -> Claim:
@@ -58,7 +57,7 @@ def _scores(name: str, better: str, worse: str, words: tuple[str, str], *, ood: 
         f"score of {words[0]} − score of {words[1]}, in points, {where}, ≥ 0",
         (("run", better), ("run", worse)),
         (_ood_gap if ood else _score_gap)(better, worse),
-        _at_least,
+        _AT_LEAST,
     )
 
 
@@ -69,7 +68,7 @@ CLAIMS: Sequence[Claim] = (
         "ECE before − after, in points, mean over FT, LP-FT, LoRA and LP-LoRA, > 0",
         _CALIBRATIONS,
         _mean_drop,
-        lambda value: value > 0,
+        Range(low=0),
     ),
     Claim(
         "temperature-lp-ft",
@@ -77,7 +76,7 @@ CLAIMS: Sequence[Claim] = (
         "ECE before − after, in points, > 0",
         (("calibration", "lp-ft"),),
         lambda facts: _drop(facts, "lp-ft"),
-        lambda value: value > 0,
+        Range(low=0),
     ),
     Claim(
         "temperature-most",
@@ -85,7 +84,7 @@ CLAIMS: Sequence[Claim] = (
         "drop of ECE of LP-FT − largest drop of the others, in points, > 0",
         _CALIBRATIONS,
         _drop_above_others,
-        lambda value: value > 0,
+        Range(low=0),
     ),
     _scores("accuracy-lp-ft", "lp-ft", "ft", ("LP-FT", "FT"), ood=False),
     _scores("accuracy-ft", "ft", "lp", ("FT", "LP"), ood=False),

@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.claims.catalogue import CLAIMS
 from analysis.claims.claim import Evidence, Need, Verdict, check
+from analysis.claims.resampling import resampled_metrics
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs import FinetuneRun
 
@@ -47,12 +48,16 @@ def gather(runs: Sequence[FinetuneRun]) -> Evidence:
         raise InputError(f"the runs are of {len(kinds)} models or data sets; give those of one")
     seen: dict[tuple[str, int], FinetuneRun] = {}
     facts: dict[Need, dict[int, Any]] = {}
+    resampled: dict[Need, dict[int, Any]] = {}
     for run, each in zip(runs, metrics, strict=True):
         method, seed = each["method"], each["seed"]
         if (method, seed) in seen:
             raise InputError(f"{run.path} and {seen[method, seed].path} have the same method and seed; give one")
         seen[method, seed] = run
         facts.setdefault(("run", method), {})[seed] = each
+        drawn = resampled_metrics(run, each)
+        if drawn:
+            resampled.setdefault(("run", method), {})[seed] = drawn
         start = start_measures(run)
         if start:
             facts.setdefault(("start", method), {})[seed] = start
@@ -61,7 +66,7 @@ def gather(runs: Sequence[FinetuneRun]) -> Evidence:
         path = run.probe_path() if method == "lp" else None
         if path is not None:
             facts.setdefault(("probe", method), {})[seed] = path
-    return Evidence(metrics[0]["dataset"], facts)
+    return Evidence(metrics[0]["dataset"], facts, resampled=resampled)
 
 
 def check_runs(runs: Sequence[FinetuneRun]) -> list[Verdict]:

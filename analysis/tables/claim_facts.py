@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.claims import Evidence
 from analysis.claims.claim import Need
 from analysis.claims.kernels import KernelFacts
+from analysis.claims.resampling import resampled_errors, resampled_metrics
 from analysis.claims.runs import start_measures
 from analysis.suite.results import Entry, Results
 from analysis.tables.calibration import read_calibration
 from analysis.tables.collect import Collected, Problems, collect
 from analysis.tables.experiments import read_lora_scaling
 from analysis.tables.kernel import read_statistics
-from analysis.tables.runs import Metrics, read_metrics
+from analysis.tables.runs import TEST, Metrics, read_metrics
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel import NTKDecomposition
 
 # Kinds of jobs that claims are tested on.
 KINDS = ("finetune", "probe", "head_scale", "kernel", "calibration", "lora_scaling")
@@ -45,10 +44,19 @@ def gather(results: Results, problems: Problems) -> list[Evidence]:
         ("head_scale", collect(results, "head_scale", _read_grid, problems)),
         ("lora_scaling", collect(results, "lora_scaling", read_lora_scaling, problems)),
     ]
-    return [_of_dataset(dataset, sources) for dataset in results.datasets]
+    resampled: list[tuple[str, Collected[Any]]] = [
+        (
+            "run",
+            collect(results, "finetune", lambda entry: resampled_metrics(entry.run, read_metrics(entry)), Problems()),
+        ),
+        ("calibration", collect(results, "calibration", lambda entry: _resampled_errors(entry, runs), Problems())),
+    ]
+    return [_of_dataset(dataset, sources, resampled) for dataset in results.datasets]
 
 
-def _of_dataset(dataset: str, sources: Sequence[tuple[str, Collected[Any]]]) -> Evidence:
+def _of_dataset(
+    dataset: str, sources: Sequence[tuple[str, Collected[Any]]], resampled: Sequence[tuple[str, Collected[Any]]]
+) -> Evidence:
     facts: dict[Need, dict[int, Any]] = {}
     asked: dict[Need, frozenset[int]] = {}
     for fact, collected in sources:
@@ -57,7 +65,12 @@ def _of_dataset(dataset: str, sources: Sequence[tuple[str, Collected[Any]]]) -> 
                 asked[fact, method] = collected.asked(dataset, method)
                 facts[fact, method] = dict(collected.contents.get((dataset, method), {}))
     _add_ft_ratios(facts, asked)
-    return Evidence(dataset, facts, asked)
+    drawn: dict[Need, dict[int, Any]] = {}
+    for fact, collected in resampled:
+        for (place, method), seeds in collected.contents.items():
+            if place == dataset:
+                drawn[fact, method] = {seed: content for seed, content in seeds.items() if content}
+    return Evidence(dataset, facts, asked, drawn)
 
 
 def _add_ft_ratios(facts: dict[Need, dict[int, Any]], asked: dict[Need, frozenset[int]]) -> None:
@@ -76,19 +89,18 @@ def _add_ft_ratios(facts: dict[Need, dict[int, Any]], asked: dict[Need, frozense
 
 
 def _read_kernel(entry: Entry, runs: Collected[Metrics]) -> KernelFacts:
-    statistics, summary = read_statistics(entry), entry.run.summary()
-    tolerance = float(statistics["P"]["rank_tolerance"])
-    return KernelFacts(
-        statistics, int(summary["num_labels"]), _feature_rank(entry, tolerance), _head_norm(entry, summary, runs)
-    )
+    return KernelFacts(read_statistics(entry), _head_norm(entry, entry.run.summary(), runs))
 
 
-def _feature_rank(entry: Entry, tolerance: float) -> int | None:
-    """Count the eigenvalues of k = ΦΦᵀ + 1 above the tolerance that ranks were counted with."""
-    if not entry.run.file(entry.run.KERNEL).is_file():
-        return None
-    square = NTKDecomposition.load(entry.run.path, "train").feature_kernel.double().numpy()
-    return int((np.abs(np.linalg.eigvalsh(square)) > tolerance).sum())
+def _resampled_errors(entry: Entry, runs: Collected[Metrics]) -> Sequence[Mapping[str, float]]:
+    """Measure what is calibrated on resamples of its test rows; nothing without its run, or the run's logits."""
+    job = entry.job
+    run = runs.entries.get((job.dataset, job.method), {}).get(job.seed)
+    if run is None or job.seed not in runs.contents.get((job.dataset, job.method), {}):
+        return []
+    if not entry.run.file(entry.run.TEMPERATURE).is_file():
+        return []
+    return resampled_errors(run.run, TEST, entry.run.temperature())
 
 
 def _head_norm(entry: Entry, summary: Mapping[str, Any], runs: Collected[Metrics]) -> float | None:

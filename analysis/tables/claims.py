@@ -21,8 +21,10 @@ TITLE = "The paper's claims, tested on these results"
 SAYS = (
     "A claim is tested on each seed by itself; runs that are compared share their seed. It holds where it is true of "
     "every seed, is mixed where it is true of some, and does not hold where it is true of none. Values are means over "
-    "seeds, of ratios geometric ones, from three seeds on with Student's 95 % interval. A verdict whose interval "
-    "crosses the threshold says so; one from fewer seeds tells little. Seeds that share an LP head are not independent."
+    "seeds, of ratios geometric ones, from three seeds on with Student's 95 % interval, which counts what seeds differ "
+    "by and what they share, their test rows, resampled (scores, ECE, Diff, CS; not Diff against head norms, nor what "
+    "is measured on training rows). A verdict whose interval reaches both into and out of where the claim is true says "
+    "so; one from fewer seeds tells little. LP heads of two seeds differ by the folds of their cross-validation alone."
 )
 _COLUMNS = ("claim", "data set", "measured", "value", "seeds", "verdict")
 
@@ -36,8 +38,10 @@ def make_claims(results: Results) -> Table:
     Returns:
         A table of one row for each claim and data set. The columns of its ``frame`` are ``claim``, ``says``,
         ``dataset``, ``statistic``, ``mean`` (of ratios the geometric mean), ``low``, ``high``, ``minimum``,
-        ``maximum``, ``seeds``, ``asked``, ``true`` (seeds of which the claim is true), ``undecided`` (whether
-        the interval crosses the threshold), ``verdict`` and ``reason``.
+        ``maximum``, ``row_error`` (what the choice of test rows adds to the standard error, on the scale of the
+        statistic, of ratios of its logarithm; none where no rows were resampled), ``seeds``, ``asked``, ``true`` (seeds
+        of which the claim is true), ``undecided`` (whether the interval crosses the threshold), ``verdict`` and
+        ``reason``.
 
     Raises:
         InputError: None of the jobs that claims are tested on has results.
@@ -75,6 +79,7 @@ def _tidy(verdicts: Sequence[Verdict]) -> pd.DataFrame:
                 "high": high,
                 "minimum": min(values, default=math.nan),
                 "maximum": max(values, default=math.nan),
+                "row_error": math.sqrt(verdict.row_variance) if verdict.draws else math.nan,
                 "seeds": len(values),
                 "asked": len(verdict.asked),
                 "true": sum(verdict.holds.values()),

@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from ntk_lpft.errors import InputError
+from ntk_lpft.json_files import read_json
 from ntk_lpft.runs.folder import RunFolder
 from ntk_lpft.storage import read_table, write_json, write_table
 
@@ -35,6 +37,21 @@ class CalibrationRun(RunFolder):
         """Write the temperature of one classifier, with what is to be said of it, or a list of several."""
         content: Mapping[str, Any] = about[0] if len(about) == 1 else {"runs": about}
         write_json(self.file(self.TEMPERATURE), content)
+
+    def temperature(self) -> float:
+        """Read the temperature of a single classifier.
+
+        Returns:
+            T.
+
+        Raises:
+            InputError: The file is missing, damaged or altered, or is of several classifiers.
+        """
+        path = self.believed(self.TEMPERATURE)
+        value = read_json(path).get("temperature")
+        if not isinstance(value, float | int) or not 0 < value < float("inf"):
+            raise InputError(f"{path} has no temperature of one classifier; calibrate it alone")
+        return float(value)
 
     def measures(self) -> pd.DataFrame:
         """Read every measure: columns ``split``, ``stage``, ``measure``, ``value`` and more.

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pandas as pd
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ntk_lpft.errors import InputError
@@ -12,6 +14,26 @@ from ntk_lpft.json_files import read_json
 from ntk_lpft.runs.folder import Inputs, RunFolder
 from ntk_lpft.runs.tracking_log import read_tracking
 from ntk_lpft.storage import read_table, read_tensors, write_json, write_table, write_tensors
+
+
+@dataclass(frozen=True)
+class TestedRows:
+    """What a run kept of each row of a split.
+
+    Attributes:
+        logits: f, (N, C).
+        labels: Classes, (N,).
+        feature_difference: ‖φ(x) − φ_ref(x)‖, (N,); None in runs of earlier versions.
+        cosine_similarity: Mean cosine of φ(x) with the features of the other rows, (N,); likewise.
+    """
+
+    logits: Float[Tensor, "n c"]
+    labels: Int[Tensor, " n"]
+    feature_difference: Float[Tensor, " n"] | None
+    cosine_similarity: Float[Tensor, " n"] | None
+
+
+_MEASURES = ("feature_difference", "cosine_similarity")
 
 
 class FinetuneRun(RunFolder):
@@ -145,11 +167,23 @@ class FinetuneRun(RunFolder):
         return content
 
     def write_predictions(
-        self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], description: Mapping[str, Any]
+        self,
+        logits: Mapping[str, Tensor],
+        labels: Mapping[str, Tensor],
+        description: Mapping[str, Any],
+        measures: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
-        """Write logits (float32) and labels (int64) of every split, as ``SPLIT/logits`` and ``SPLIT/labels``."""
+        """Write logits (float32) and labels (int64) of every split, as ``SPLIT/logits`` and ``SPLIT/labels``.
+
+        Args:
+            logits: By split.
+            labels: By split.
+            description: Of the run.
+            measures: By split, ``feature_difference`` and ``cosine_similarity`` of each row (see `TestedRows`).
+        """
         tensors = {f"{name}/logits": value.float() for name, value in logits.items()}
         tensors |= {f"{name}/labels": value for name, value in labels.items()}
+        tensors |= {f"{name}/{key}": value for name, each in (measures or {}).items() for key, value in each.items()}
         write_tensors(self.file(self.PREDICTIONS), tensors, description)
 
     def predictions(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -175,6 +209,25 @@ class FinetuneRun(RunFolder):
         if lacking:
             raise InputError(f"{path} has logits of {lacking[0]} but no labels; train the run again")
         return {name: (tensors[f"{name}/logits"], tensors[f"{name}/labels"]) for name in names}
+
+    def tested_rows(self) -> dict[str, TestedRows]:
+        """Read what was kept of each row of every split.
+
+        Returns:
+            The rows by split.
+
+        Raises:
+            InputError: As for ``predictions``; also measures that do not fit the rows.
+        """
+        predictions = self.predictions()
+        tensors, _ = read_tensors(self.believed(self.PREDICTIONS))
+        rows = {}
+        for name, (logits, labels) in predictions.items():
+            measures = [tensors.get(f"{name}/{measure}") for measure in _MEASURES]
+            if any(measure is not None and measure.shape != labels.shape for measure in measures):
+                raise InputError(f"{self.file(self.PREDICTIONS)} has measures of {name} that do not fit its rows")
+            rows[name] = TestedRows(logits, labels, *measures)
+        return rows
 
     def tracking(self) -> pd.DataFrame | None:
         """Read what was tracked during training.

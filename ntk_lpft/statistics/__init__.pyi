@@ -10,9 +10,11 @@ from .features import (
     feature_norm,
     fisher_discriminant_ratio,
     linear_cka,
+    mean_cosines,
     measure_features,
     reference_cosine_similarity,
     sample_cosine_similarity,
+    sample_feature_differences,
     trace_ratio,
 )
 from .groups import frobenius_shares, projection_shares, trace_shares
@@ -58,6 +60,7 @@ __all__ = [
     "kernel_classifier",
     "kernel_spectrum",
     "linear_cka",
+    "mean_cosines",
     "measure_features",
     "numerical_rank_tolerance",
     "one_step_logit_change",
@@ -69,6 +72,7 @@ __all__ = [
     "projection_shares",
     "reference_cosine_similarity",
     "sample_cosine_similarity",
+    "sample_feature_differences",
     "sample_ft_ratios",
     "statistics_table",
     "summarise",

@@ -68,6 +68,22 @@ def sample_cosine_similarity(features: Float[Tensor, "n h"]) -> float:
     return float((unit.sum(dim=0).square().sum() - unit.square().sum()) / (n * (n - 1)))
 
 
+def mean_cosines(features: Float[Tensor, "n h"]) -> Float64[Tensor, " n"]:
+    """Compute of each sample the mean of cos(φ(x), φ(x')) over all others, whose mean is CS.
+
+    Args:
+        features: φ, of shape (N, h).
+
+    Returns:
+        The means, of shape (N,); NaN for a single sample.
+
+    Raises:
+        InputError: The features are no matrix, or empty.
+    """
+    unit = _directions(_checked(features))
+    return (unit @ unit.sum(dim=0) - unit.square().sum(dim=1)) / (len(unit) - 1)
+
+
 def feature_norm(features: Float[Tensor, "n h"]) -> float:
     """Compute the mean over the samples of ‖φ(x)‖.
 
@@ -167,8 +183,26 @@ def feature_difference(features: Float[Tensor, "n h"], reference: Float[Tensor, 
     Raises:
         InputError: The features are no matrices of one shape, or empty.
     """
+    return _finite(sample_feature_differences(features, reference).mean())
+
+
+def sample_feature_differences(
+    features: Float[Tensor, "n h"], reference: Float[Tensor, "n h"]
+) -> Float64[Tensor, " n"]:
+    """Compute ‖φ(x) − φ_ref(x)‖ of each sample, whose mean is Diff.
+
+    Args:
+        features: φ, of shape (N, h).
+        reference: The pretrained features of the same samples, of shape (N, h).
+
+    Returns:
+        The norms, of shape (N,).
+
+    Raises:
+        InputError: The features are no matrices of one shape, or empty.
+    """
     now, before = _pair(features, reference)
-    return _finite(torch.linalg.vector_norm(now - before, dim=1).mean())
+    return torch.linalg.vector_norm(now - before, dim=1)
 
 
 def reference_cosine_similarity(features: Float[Tensor, "n h"], reference: Float[Tensor, "n h"]) -> float:

@@ -84,6 +84,10 @@ def test_metrics_follow_from_what_was_saved(tuned: Path, place: Path, split: str
     assert found["cosine_similarity"] == pytest.approx(np.mean(pairs), **close)
     changes = [np.linalg.norm(a - b) for a, b in zip(phi, before, strict=True)]
     assert found["feature_difference"] == pytest.approx(np.mean(changes), **close)
+    kept = load_file(tuned / "predictions.safetensors")
+    np.testing.assert_allclose(kept[f"{split}/feature_difference"], changes, rtol=1e-4, atol=1e-5)
+    assert kept[f"{split}/feature_difference"].mean() == pytest.approx(found["feature_difference"], rel=1e-12)
+    assert kept[f"{split}/cosine_similarity"].mean() == pytest.approx(found["cosine_similarity"], rel=1e-12)
     similar = [cosine(a, b) for a, b in zip(phi, before, strict=True)]
     assert found["reference_cosine_similarity"] == pytest.approx(np.mean(similar), **close)
     assert found["feature_norm"] == pytest.approx(np.mean([np.linalg.norm(row) for row in phi]), **close)

@@ -19,8 +19,10 @@ from ntk_lpft.statistics.features import (
     feature_norm,
     fisher_discriminant_ratio,
     linear_cka,
+    mean_cosines,
     reference_cosine_similarity,
     sample_cosine_similarity,
+    sample_feature_differences,
     trace_ratio,
 )
 
@@ -286,3 +288,18 @@ def test_what_is_refused() -> None:
             classified(features, labels[:5])
         with pytest.raises(InputError, match="expected"):
             classified(features, labels.double())
+
+
+def test_measures_of_rows_are_written_out_and_have_the_measures_as_means() -> None:
+    features, reference, _ = draw(3, 7, 4)
+    x, y = features.double(), reference.double()
+    differences, cosines = sample_feature_differences(features, reference), mean_cosines(features)
+    for i in range(7):
+        assert float(differences[i]) == pytest.approx(math.dist(x[i].tolist(), y[i].tolist()))
+        others = [float(x[i] @ x[j] / (x[i].norm() * x[j].norm())) for j in range(7) if j != i]
+        assert float(cosines[i]) == pytest.approx(sum(others) / 6)
+    assert float(differences.mean()) == feature_difference(features, reference)
+    assert float(cosines.mean()) == pytest.approx(sample_cosine_similarity(features))
+    assert mean_cosines(features[:1]).isnan().all()
+    with pytest.raises(InputError, match="features of the same samples"):
+        sample_feature_differences(features, reference[:4])

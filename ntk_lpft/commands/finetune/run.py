@@ -33,6 +33,7 @@ from ntk_lpft.probing import cached_features
 from ntk_lpft.probing.cache import Say
 from ntk_lpft.provenance import versions
 from ntk_lpft.runs import FinetuneRun, HeadScaleGrid, TrackingLog
+from ntk_lpft.statistics import mean_cosines, sample_feature_differences
 from ntk_lpft.tasks import EncodedSplit, Task
 from ntk_lpft.tracking import ProbeSet, Tracker, measure_classifier
 from ntk_lpft.tracking.measures import probe_features
@@ -298,7 +299,14 @@ def _finish(
     outputs = predict_splits(start.classifier, splits, progress=True)
     description = {"method": options.method, "dataset": task.name, "seed": settings.training["seed"]}
     labels = {name: torch.from_numpy(split.labels.copy()) for name, split in splits.items()}
-    run.write_predictions({name: part.logits for name, part in outputs.items()}, labels, description)
+    of_rows = {
+        name: {
+            "feature_difference": sample_feature_differences(part.features, reference[name]),
+            "cosine_similarity": mean_cosines(part.features),
+        }
+        for name, part in outputs.items()
+    }
+    run.write_predictions({name: part.logits for name, part in outputs.items()}, labels, description, of_rows)
     metrics = {
         **description,
         "model": options.model,

@@ -10,6 +10,7 @@ import pytest
 
 from analysis.claims import Claim, Evidence, Undefined, Verdict, check
 from analysis.claims.__main__ import main
+from analysis.claims.claim import Range
 from analysis.claims.runs import check_runs
 from ntk_lpft.runs import FinetuneRun
 
@@ -76,7 +77,7 @@ def claim(**changed: object) -> Claim:
         return facts["run", "a"]
 
     given = {"name": "n", "says": "s", "statistic": "t", "needs": (("run", "a"),), "value": value,
-             "true": lambda found: found > 1}  # fmt: skip
+             "true": Range(low=1)}  # fmt: skip
     return Claim(**{**given, **changed})  # type: ignore[arg-type]
 
 
@@ -100,6 +101,32 @@ def test_an_interval_across_the_threshold_is_no_decision() -> None:
     assert (wide.verdict, wide.undecided) == ("holds", True)
     assert (narrow.verdict, narrow.undecided) == ("holds", False)
     assert not check(claim(), evidence(2.0, 6.0)).undecided  # two seeds have no interval
+
+
+@pytest.mark.parametrize(
+    ("closed", "low", "high", "decided"),
+    [
+        (False, 0.2, 0.9, True), (False, 0.5, 1.5, False), (False, -1.0, 0.5, False), (False, 1.1, 1.5, True),
+        (False, -1.0, 2.0, False), (False, 1.0, 2.0, True), (False, -1.0, 0.0, True), (False, 0.0, 0.5, False),
+        (True, 0.0, 1.0, True), (True, 1.0, 2.0, False), (True, 1.1, 2.0, True), (True, -2.0, 0.0, False),
+    ],
+)  # fmt: skip
+def test_an_interval_is_judged_inside_and_not_by_its_ends(closed: bool, low: float, high: float, decided: bool) -> None:
+    """A two-sided claim is false at both ends of an interval that holds all for which it is true."""
+    assert Range(0.0, 1.0, closed).decides(low, high) == decided
+    # By enumeration: the claim says the same of all values, or it does not.
+    steps = {value in Range(0.0, 1.0, closed) for value in [low, high, *(k / 20 for k in range(-50, 60))]
+             if low <= value <= high}  # fmt: skip
+    assert (len(steps) == 1) == decided
+
+
+def test_a_two_sided_claim_is_undecided_where_its_interval_holds_its_range() -> None:
+    two_sided = claim(true=Range(3.9, 4.1))
+    found = check(two_sided, evidence(2.0, 4.0, 6.0))
+    assert found.interval[0] < 3.9
+    assert found.interval[1] > 4.1
+    assert (found.verdict, found.undecided) == ("mixed (1 of 3)", True)
+    assert not check(claim(true=Range(30.0, 31.0)), evidence(2.0, 4.0, 6.0)).undecided
 
 
 def test_seeds_without_a_statistic_are_left_out_and_named() -> None:

@@ -41,12 +41,9 @@ def build(folder: Path, *, true: bool) -> Path:
                      start=f"0,0.0,train,residual_norm,{residual}\n0,0.0,train,kernel.ft_ratio,0.77\n")  # fmt: skip
             drop = {"lp-ft": 0.10, "ft": 0.05}.get(method, 0.02) if true else -0.05 if method == "lp-ft" else -0.01
             made.calibration("cb", method, seed, (0.2, 0.5), (0.2 - drop, 0.5))
-        # k of rank 2 and C = 3: P has rank 6. Head norms 18 after LP and 0.5 before: the ratio squared is 1296.
-        k = [[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 0.0]]
+        # Head norms 18 after LP and 0.5 before: the ratio squared is 1296.
         for method, ratio in (("ft", 0.2 if true else 0.6), ("lora", 0.01 if true else 0.3)):
-            made.kernel(
-                "cb", method, seed, features=k, P=row(6 if true else 7, 5.0), F=row(9, 2.0, ratio), PF=row(9, 7.0)
-            )
+            made.kernel("cb", method, seed, P=row(6, 5.0), F=row(9, 2.0, ratio), PF=row(9, 7.0))
         norm = 2.0 * 1296 * (0.5 if true else 20)
         made.kernel("cb", "lp-ft", seed, P=row(6, 5.0), F=row(9, norm, 0.99 if true else 0.5), PF=row(9, 7.0))
         norms = [1.0, 3.0, 2.0, 4.0, 8.0, 9.0] if true else [9.0, 8.0, 7.0, 8.5, 8.0, 7.0]
@@ -75,7 +72,6 @@ EXPECTED = {
     "ft-ratio-lora": (0.01, 0.3),
     "residual": (0.25, 1.125),
     "scaling-of-f": (0.5, 20.0),
-    "rank-of-p": (1.0, 7 / 6),
     "lora-scaling": (-0.5, 0.0),
     "temperature": ((5 + 10 + 2 + 2) / 4, -(1 + 5 + 1 + 1) / 4),
     "temperature-lp-ft": (10.0, -5.0),

@@ -307,4 +307,33 @@ def test_the_note_tells_what_differs_from_the_papers_set_up(features: Path, tmp_
     for seed in range(5):
         made.run("mine", "ft", seed)
     note = make_table(read_results(made.folder), "table13").note
-    assert note.startswith("Set-up: mine: not in the paper, 40 training and 20 other rows drawn. ")
+    assert note.startswith("Set-up: mine: not in the paper, 40 training and 20 other rows drawn. Mean ")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "parts"),
+    [
+        ("cb", "lora", []),
+        ("rte", "lp-ft", ["LP heads of two classes are half their optimum (--lp-solver logistic-published)"]),
+        ("mrpc", "lora", ["LoRA script of MRPC has learning rate 1e-5, where table 6 has 5e-4, as here", "half"]),
+        ("cola", "ft", ["the best epoch of cola is that of accuracy, here of Matthews correlation", "half"]),
+    ],
+)
+def test_the_note_tells_where_the_published_code_is_another(
+    tmp_path: Path, dataset: str, method: str, parts: list[str]
+) -> None:
+    made = Handmade(tmp_path, {"model": "roberta-base", "datasets": {}})
+    made.run(dataset, method, 1)
+    note = make_table(read_results(made.folder), "table13").note
+    assert ("The published code: " in note) == bool(parts)
+    assert all(part in note for part in parts)
+    assert "α of LoRA" not in note  # which tables of kernels alone depend on
+
+
+def test_the_note_of_kernels_tells_the_published_alpha(tmp_path: Path) -> None:
+    made = Handmade(tmp_path, {"model": "roberta-base", "datasets": {}})
+    row = {"rank": 3, "frobenius_norm": 1.0, "train_pair_accuracy": 1.0, "eval_pair_accuracy": 1.0}
+    made.kernel("cb", "lora", 1, P=row, F=row, PF=row)
+    note = make_table(read_results(made.folder), "table2").note
+    assert "its kernel script leaves α of LoRA at 16, a scaling of 2 and F four times as large" in note
+    assert "two classes" not in note
