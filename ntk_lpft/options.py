@@ -11,6 +11,8 @@ from ntk_lpft.model_sources import check_source, model_places
 
 Group = TypeVar("Group")
 
+MOST_FOLD_DRAWS = 1000
+
 
 def option(default: Any, text: str, *, aliases: tuple[str, ...] = ()) -> Any:
     """Declare an option of a command as a field of a dataclass.
@@ -292,10 +294,15 @@ class ProbeOptions:
             solvers: What ``--lp-solver`` may be.
 
         Raises:
-            InputError: An unknown solver, or no shuffle at all.
+            InputError: An unknown solver, no shuffle at all, or too many.
         """
         choose("--lp-solver", self.lp_solver, solvers)
         check_least(self, fold_draws=1)
+        if self.fold_draws > MOST_FOLD_DRAWS:
+            raise InputError(
+                f"--fold-draws {self.fold_draws} is more than {MOST_FOLD_DRAWS}; each costs a cross-validation, and a "
+                "hundred tell all there is to tell"
+            )
 
 
 @dataclass(frozen=True)

@@ -264,3 +264,25 @@ def test_defaults_of_a_kernel_are_put_in(tmp_path: Path) -> None:
 def test_the_folder_of_a_kernel_is_named_by_its_head(tmp_path: Path) -> None:
     name = Path("runs") / f"{tmp_path.name}-amazon-snippets-keep-lora"
     assert ComputeOptions(model=str(tmp_path), head_init="keep", lora=True).folder() == name
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"fold_draws": 0}, "--fold-draws 0 must be 1 or more"),
+        ({"fold_draws": 10**6}, "--fold-draws 1000000 is more than 1000; each costs a cross-validation"),
+        ({"lp_solver": "newton"}, "unknown --lp-solver 'newton'; choose one of logistic, logistic-published$"),
+    ],
+)
+def test_options_of_a_probe_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ComputeOptions(**given).resolved()
+    if "fold_draws" in given:
+        with pytest.raises(InputError, match=message):
+            FinetuneOptions(**given).check()
+
+
+def test_a_kernels_head_is_probed_in_one_go() -> None:
+    for solver in ("adam", "lbfgs"):
+        with pytest.raises(InputError, match=f"unknown --lp-solver '{solver}'"):
+            ComputeOptions(lp_solver=solver).resolved()

@@ -8,6 +8,7 @@ from analysis.catalogue import Item
 from analysis.suite.results import Results
 from analysis.tables.cells import Measure, Row, lay_out, tidy
 from analysis.tables.collect import Problems
+from analysis.tables.folds import describe_folds
 from analysis.tables.setting import describe_setting
 from analysis.tables.table import Table
 
@@ -54,6 +55,8 @@ def assemble(
     shown = [row for row in rows if not row.empty]
     datasets = list(dict.fromkeys(row.of[0] for row in shown))
     note = f"{describe_setting(results, item.kinds, datasets)} Mean ± standard deviation over {spread}. {says}"
+    folds = describe_folds(results, item.kinds, datasets)
+    note += f" {folds}" if folds else ""
     if any(cell.paper is not None for row in shown for cell in row.cells.values()):
         note += " Δ: here less the paper's."
     return Table(

@@ -12,6 +12,7 @@ from analysis.suite.results import Results
 from analysis.tables import claim_facts
 from analysis.tables.cells import NOTHING, write_number
 from analysis.tables.collect import Problems, how_to_run
+from analysis.tables.folds import describe_folds
 from analysis.tables.setting import describe_setting
 from analysis.tables.table import Table
 from ntk_lpft.errors import InputError
@@ -58,7 +59,15 @@ def make_claims(results: Results) -> Table:
         _tidy(verdicts),
         _lay_out(verdicts),
         2,
-        f"{describe_setting(results, claim_facts.KINDS, datasets)} {SAYS}",
+        " ".join(
+            part
+            for part in (
+                describe_setting(results, claim_facts.KINDS, datasets),
+                SAYS,
+                describe_folds(results, claim_facts.KINDS, datasets),
+            )
+            if part
+        ),
         problems.lines(),
     )
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.handmade_results import Handmade
 
 from analysis.suite.results import read_results
-from analysis.tables import Table, make_table
+from analysis.tables import Table, make_claims, make_table
 from analysis.tables.reference import paper_number, paper_test
 from ntk_lpft.errors import InputError
 
@@ -337,3 +337,21 @@ def test_the_note_of_kernels_tells_the_published_alpha(tmp_path: Path) -> None:
     note = make_table(read_results(made.folder), "table2").note
     assert "its kernel script leaves α of LoRA at 16, a scaling of 2 and F four times as large" in note
     assert "two classes" not in note
+
+
+def test_the_note_tells_how_far_lp_heads_depend_on_their_folds(tmp_path: Path) -> None:
+    made = Handmade(tmp_path)
+    for seed, norms in ((1, (0.5, 2.0)), (2, (2.0, 0.5))):
+        probe = {"fold_draws": [{"fold_seed": seed + k, "head_norm": norm} for k, norm in enumerate(norms)]}
+        for method in ("lp", "lp-ft"):
+            place = made.run("cb", method, seed)
+            metrics = json.loads((place / "metrics.json").read_text())
+            (place / "metrics.json").write_text(json.dumps({**metrics, "probe": probe}))
+    made.run("rte", "ft", 1)
+    told = "folds, made by the seed: ‖V‖ 0.5 or 2 over 3 shuffles (cb)."
+    for name in ("table1", "table8", "table13"):
+        assert told in make_table(read_results(made.folder), name).note
+    assert told in make_claims(read_results(made.folder)).note
+    alone = Handmade(tmp_path / "alone")
+    alone.run("cb", "ft", 1)
+    assert "LP heads depend" not in make_table(read_results(alone.folder), "table13").note
