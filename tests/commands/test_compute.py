@@ -144,8 +144,20 @@ def test_kernel_of_a_native_head_is_the_referees(run: Run, place: Path) -> None:
             assert distance(ntk.ft_groups[group], sum(blocks[name] for name in names)) < 1e-8
 
 
-def test_head_is_logistic_regression_on_the_first_token(run: Run, place: Path) -> None:
-    folder = run("--precision", "float64", "--head-init", "lp")
+def test_head_is_logistic_regression_on_the_first_token(
+    run: Run, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run("--precision", "float64", "--head-init", "lp", "--fold-draws", "3")
+    printed = capsys.readouterr().out
+    probe = json.loads((folder / "summary.json").read_text())["probe"]
+    assert (probe["solver"], probe["fold_seed"], probe["intercept"], probe["samples"]) == ("logistic", 0, True, 36)
+    assert probe["gradient_norm"] <= probe["gradient_bound"]
+    assert max(probe["cross_validation"], key=lambda point: point["mean"])["mean"] == pytest.approx(
+        next(point["mean"] for point in probe["cross_validation"] if point["strength"] == probe["strength"])
+    )
+    assert [draw["fold_seed"] for draw in probe["fold_draws"]] == [0, 1, 2]
+    assert f"C = {probe['strength']:.3g}, ‖V‖ {probe['fold_draws'][0]['head_norm']:.3f}" in printed
+    assert printed.count("3 shuffles of the folds: ") == 2  # where the head is made, and under the table
     body = AutoModel.from_pretrained(place / "bert", add_pooling_layer=False).eval()
 
     def feature(row: dict[str, list[int]]) -> np.ndarray:

@@ -18,6 +18,9 @@ def test_the_closing_table() -> None:
     norms = {"norm_before": 0.9, "norm_after_lp": 24.8, "norm_at_start": 24.8, "norm_after": 25.01}
     title, header, _, row = closing_table(metrics(**norms)).splitlines()
     assert title == "lp-ft of minilm on cb; head norm 0.9 → 24.8 (LP) → 25"
+    drawn = {"fold_draws": [{"head_norm": 24.8}, {"head_norm": 0.37}]}
+    shown = closing_table({**metrics(**norms), "probe": drawn}).splitlines()[0]
+    assert shown.endswith("head norm 0.9 → 24.8 (LP; 0.37 to 24.8 over 2 shuffles of its folds) → 25")
     assert header.split() == ["split", "rows", "accuracy", "%", "loss", "ECE", "%", "CS", "Diff", "FDR"]
     assert row.split() == ["train", "12", "87.5", "0.250", "3.2", "0.500", "1.23e+03", "–"]
     assert len(row) == len(header)

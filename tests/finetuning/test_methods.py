@@ -138,7 +138,7 @@ def test_the_probe_is_logistic_regression_on_the_body(tmp_path: Path) -> None:
             given = {name: torch.tensor([ids]) for name, ids in row.items()}
             hidden.append(model.body(**given).last_hidden_state[0, 0].double().numpy())
     features = np.stack(hidden)
-    weight, bias = reference_probe(features, SPLITS["train"].labels)
+    weight, bias = reference_probe(features, SPLITS["train"].labels, fold_seed=4)
     # Features and head are of float32, and the optimum is continuous in them: about 1e-7 times its condition.
     found = model.classifier.weight.detach().double().numpy() / 2
     assert np.linalg.norm(found - weight) <= 1e-3 * np.linalg.norm(weight)
@@ -147,6 +147,19 @@ def test_the_probe_is_logistic_regression_on_the_body(tmp_path: Path) -> None:
     assert start.norms["norm_before"] < 1
     assert (tmp_path / "probe_head.safetensors").is_file()
     assert not (tmp_path / "probe.csv").exists()
+
+
+def test_the_folds_of_a_probe_are_shuffled_by_the_runs_seed(tmp_path: Path) -> None:
+    start = start_of(tmp_path, method="lp", seed=7, fold_draws=2)
+    assert start.probe is not None
+    assert start.probe.settings["fold_seed"] == 7
+    assert [draw["fold_seed"] for draw in start.probe.settings["fold_draws"]] == [7, 8]
+
+
+def test_the_published_probe_is_there_by_name(tmp_path: Path) -> None:
+    start = start_of(tmp_path, method="lp", lp_solver="logistic-published", fold_draws=1)
+    assert start.probe is not None
+    assert start.probe.solver == start.probe.settings["solver"] == "logistic-published"
 
 
 def test_a_probe_along_a_path_leaves_its_iterations(tmp_path: Path) -> None:
