@@ -190,18 +190,18 @@ def cached_logistic_heads(
     settings: dict[str, Any] = {"solver": solver, "intercept": intercept, "max_iter": max_iter}
     identity = {**key.identity, "format": HEADS, "num_labels": str(num_labels), **_solver_versions()}
     identity |= {name: str(value) for name, value in settings.items()} | {"labels": _label_digest(split.labels)}
-    heads = []
-    for fold_seed in tqdm(fold_seeds, desc="linear probe", unit="draw", delay=1, disable=not progress):
-        own = {**identity, "fold_seed": str(fold_seed)}
-        path = folder / "heads" / f"{digest([own])}.safetensors"
-        head = _read_logistic(path, own, say)
-        if head is None:
-            features = _features(split, key, folder, progress, say)
-            head = fit_logistic_head(features, split.labels, num_labels, fold_seed=fold_seed, **settings)
-            metadata = {**own, "facts": json.dumps(head.facts(), sort_keys=True)}
-            _write(path, partial(save_head, path, head.weight, head.bias, metadata), say)
-        heads.append(head)
-    return heads
+    owns = {fold_seed: {**identity, "fold_seed": str(fold_seed)} for fold_seed in fold_seeds}
+    paths = {fold_seed: folder / "heads" / f"{digest([own])}.safetensors" for fold_seed, own in owns.items()}
+    heads = {fold_seed: _read_logistic(paths[fold_seed], own, say) for fold_seed, own in owns.items()}
+    missing = [fold_seed for fold_seed, head in heads.items() if head is None]
+    features = _features(split, key, folder, progress, say) if missing else None
+    for fold_seed in tqdm(missing, desc="linear probe", unit="shuffle", delay=1, disable=not progress):
+        assert features is not None
+        head = fit_logistic_head(features, split.labels, num_labels, fold_seed=fold_seed, **settings)
+        heads[fold_seed] = head
+        metadata = {**owns[fold_seed], "facts": json.dumps(head.facts(), sort_keys=True)}
+        _write(paths[fold_seed], partial(save_head, paths[fold_seed], head.weight, head.bias, metadata), say)
+    return [head for head in heads.values() if head is not None]
 
 
 def feature_key(model: nn.Module | Classifier, inputs: Any, dtype: torch.dtype = torch.float32) -> FeatureKey:
