@@ -42,20 +42,22 @@ def resampled_metrics(run: FinetuneRun, metrics: Mapping[str, Any]) -> Sequence[
     Raises:
         InputError: The logits are damaged.
     """
-    if not run.file(run.PREDICTIONS).is_file():
+    told = metrics.get("splits")
+    if not isinstance(told, dict) or not run.file(run.PREDICTIONS).is_file():
         return []
-    rows = {name: each for name, each in run.tested_rows().items() if name != "train" and name in metrics["splits"]}
-    draws = {name: _measures(each, metrics["splits"][name], _drawn(run, name, each)) for name, each in rows.items()}
+    measured = {name: measures for name, measures in told.items() if name != "train" and isinstance(measures, dict)}
+    rows = {name: each for name, each in run.tested_rows().items() if name in measured}
+    draws = {name: _measures(each, measured[name], _drawn(run, name, each)) for name, each in rows.items()}
     return [
-        {
-            **metrics,
-            "splits": {
-                name: {**measures, **{key: float(values[index]) for key, values in draws.get(name, {}).items()}}
-                for name, measures in metrics["splits"].items()
-            },
-        }
+        {**metrics, "splits": {**told, **{name: _of(measured[name], values, index) for name, values in draws.items()}}}
         for index in range(RESAMPLES)
     ]
+
+
+def _of(
+    told: Mapping[str, Any], draws: Mapping[str, Float64[np.ndarray, " resamples"]], index: int
+) -> Mapping[str, Any]:
+    return {**told, **{name: float(values[index]) for name, values in draws.items()}}
 
 
 def resampled_errors(run: FinetuneRun, split: str, temperature: float) -> Sequence[Mapping[str, float]]:
@@ -95,7 +97,7 @@ def _drawn(run: FinetuneRun, split: str, rows: TestedRows) -> Int[np.ndarray, "r
 
 
 def _measures(
-    rows: TestedRows, told: Mapping[str, float], drawn: Int[np.ndarray, "resamples n"]
+    rows: TestedRows, told: Mapping[str, Any], drawn: Int[np.ndarray, "resamples n"]
 ) -> dict[str, Float64[np.ndarray, " resamples"]]:
     labels, predicted = rows.labels.numpy(), rows.logits.argmax(dim=1).numpy()
     measures = {"accuracy": (labels == predicted)[drawn].mean(axis=1)}
@@ -103,8 +105,9 @@ def _measures(
         measures["matthews"] = np.array([score("matthews", labels[each], predicted[each]) for each in drawn])
     if rows.feature_difference is not None:
         measures["feature_difference"] = rows.feature_difference.double().numpy()[drawn].mean(axis=1)
-    if rows.cosine_similarity is not None:
+    if rows.cosine_similarity is not None and isinstance(told.get("cosine_similarity"), float):
         cosines = rows.cosine_similarity.double().numpy()
         moved = cosines[drawn].mean(axis=1) - cosines.mean()
         measures["cosine_similarity"] = told["cosine_similarity"] + 2 * moved
-    return {name: values for name, values in measures.items() if name in told}
+    # What has no number, as after training that diverged, has none on resamples either.
+    return {name: values for name, values in measures.items() if isinstance(told.get(name), float | int)}

@@ -47,9 +47,9 @@ def gather(results: Results, problems: Problems) -> list[Evidence]:
     resampled: list[tuple[str, Collected[Any]]] = [
         (
             "run",
-            collect(results, "finetune", lambda entry: resampled_metrics(entry.run, read_metrics(entry)), Problems()),
+            collect(results, "finetune", lambda entry: resampled_metrics(entry.run, read_metrics(entry)), problems),
         ),
-        ("calibration", collect(results, "calibration", lambda entry: _resampled_errors(entry, runs), Problems())),
+        ("calibration", collect(results, "calibration", lambda entry: _resampled_errors(entry, runs), problems)),
     ]
     return [_of_dataset(dataset, sources, resampled) for dataset in results.datasets]
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.equal_methods import GAP, Population, judge, share_told_apart
+from helpers.handmade_results import Handmade
 from scipy import stats
 
 from analysis.claims import Evidence, check
 from analysis.claims.resampling import RESAMPLES, resampled_errors, resampled_metrics
 from analysis.claims.runs import check_runs
+from analysis.suite.results import read_results
+from analysis.tables import make_claims
 from ntk_lpft.errors import InputError
 from ntk_lpft.runs import FinetuneRun
 from ntk_lpft.statistics import sample_cosine_similarity
@@ -159,3 +163,32 @@ def test_measures_that_do_not_fit_their_rows_are_refused(tmp_path: Path) -> None
     run.write_predictions({"test": logits}, {"test": labels}, {}, {"test": {"feature_difference": torch.zeros(3)}})
     with pytest.raises(InputError, match="has measures of test that do not fit its rows"):
         run.tested_rows()
+
+
+@pytest.mark.parametrize("splits", [None, [], {"test": None}, {"test": {"accuracy": None, "cosine_similarity": None}}])
+def test_runs_without_measures_have_none_on_resamples(tmp_path: Path, splits: object) -> None:
+    run = save_run(tmp_path, "ft", 1)
+    content = {**run.metrics(), "splits": splits}
+    (run.path / "metrics.json").write_text(json.dumps(content))
+    assert all(each["splits"] == splits for each in resampled_metrics(run, run.metrics()))
+    assert {each.verdict for each in check_runs([run])} == {"not tested"}
+
+
+def test_tables_resample_rows_and_name_logits_that_are_damaged(tmp_path: Path) -> None:
+    made = Handmade(tmp_path / "results")
+    for seed in (1, 2, 3):
+        for method in ("ft", "lp-ft"):
+            run = save_run(tmp_path / "runs", method, seed)
+            place = made.run("d", method, seed)
+            for name in (run.METRICS, run.PREDICTIONS, run.CONFIG):
+                (place / name).write_bytes((run.path / name).read_bytes())
+    line = make_claims(read_results(made.folder)).frame.set_index("claim").loc["accuracy-lp-ft"]
+    assert line["row_error"] > 0
+    expected = check_runs([FinetuneRun(tmp_path / "runs" / f"{m}-{s}") for m in ("ft", "lp-ft") for s in (1, 2, 3)])
+    same = next(each for each in expected if each.claim.name == "accuracy-lp-ft")
+    assert (line["low"], line["high"]) == same.interval
+    damaged = made.folder / "finetune/d/ft/seed-2/predictions.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    table = make_claims(read_results(made.folder))
+    assert any("finetune/d/ft, seed 2" in problem and "predictions" in problem for problem in table.problems)
+    assert math.isnan(table.frame.set_index("claim").loc["lp-norm", "row_error"])
