@@ -91,7 +91,8 @@ def test_an_option_that_is_declared_again_differs_by_its_default_alone(kind: typ
         if field.name in declared_again(kind):
             before = inherited[field.name]
             assert field.metadata is before.metadata or field.metadata == before.metadata
-            assert field.type == before.type
+            # An annotation is a text in files that put its evaluation off.
+            assert getattr(field.type, "__name__", field.type) == getattr(before.type, "__name__", before.type)
             assert field.default != before.default
     assert declared_again(kind) == {FinetuneOptions: ["head_init"], ComputeOptions: ["head"]}.get(kind, [])
 

@@ -3,6 +3,7 @@
 import math
 import tokenize
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -160,8 +161,9 @@ def _read_npy(path: Path) -> Shaped[np.ndarray, "..."]:
     try:
         _check_size(path)
         array = np.load(path, allow_pickle=False)
-    # The last two are what a damaged header, which is Python text, ends in.
-    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, tokenize.TokenError) as error:
+    # The last three are what a damaged header, which is Python text, and a damaged archive end in.
+    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, tokenize.TokenError,
+            zipfile.BadZipFile) as error:  # fmt: skip
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is no npy file of plain numbers ({' '.join(str(error).split())})") from error

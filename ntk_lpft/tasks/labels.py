@@ -51,7 +51,7 @@ class LabelColumn:
         """
         for row, record in enumerate(records):
             if column not in record:
-                columns = ", ".join(map(repr, record)) or "none"
+                columns = listed([repr(name) for name in record]) or "none"
                 raise InputError(f"{at_row(where, row)} has no column {column!r}; its columns are {columns}")
         return cls(where, column, [record[column] for record in records])
 

@@ -138,7 +138,7 @@ class _File:
         wanted = (*columns, label_column)
         missing = [column for column in wanted if column not in records[0]]
         if missing:
-            known = ", ".join(map(repr, records[0]))
+            known = listed([repr(name) for name in records[0]])
             raise InputError(f"{where} has no column {missing[0]!r}; its columns are {known}")
         for row, record in enumerate(records):
             if all(record.get(column) == column for column in wanted):

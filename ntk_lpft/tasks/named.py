@@ -138,7 +138,7 @@ def _to_split(spec: PaperTask, records: list[Record], name: str, where: str) -> 
             continue
         if label not in numbers:
             raise InputError(
-                f"{at_row(where, row)}: label {record.get('label')!r} is not one of {', '.join(spec.label_names)}; "
+                f"{at_row(where, row)}: label {record.get('label')!r:.60} is not one of {', '.join(spec.label_names)}; "
                 "give the labelled original release"
             )
         texts.append(tuple(_fill(segment, record, where, row) for segment in spec.template))

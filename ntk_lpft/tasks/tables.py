@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ntk_lpft.class_names import listed, shortened
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import check_text, parse_json
 
@@ -178,7 +179,9 @@ def read_tabbed(path: Path) -> list[Record]:
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
-        raise InputError(f"{path} has {columns.count(twice[0])} columns {twice[0]!r}; rename or remove all but one")
+        raise InputError(
+            f"{path} has {columns.count(twice[0])} columns {shortened(twice[0])!r}; rename or remove all but one"
+        )
 
 
 def _to_records(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Record]:
@@ -186,7 +189,7 @@ def _to_records(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]
     for number, row in enumerate(rows):
         if len(row) != len(columns):
             raise InputError(
-                f"{at_row(path, number)} has {len(row)} columns instead of {len(columns)} ({', '.join(columns)}); "
+                f"{at_row(path, number)} has {len(row)} columns instead of {len(columns)} ({listed(columns)}); "
                 "check its separators and quotation marks"
             )
     return [dict(zip(columns, row, strict=True)) for row in rows]
@@ -300,12 +303,12 @@ def text_of(record: Record, column: str, where: str, row: int) -> str:
         InputError: The column or its value is missing, or it is no text.
     """
     if column not in record:
-        raise InputError(f"{at_row(where, row)} has no column {column!r}; its columns are {', '.join(record)}")
+        raise InputError(f"{at_row(where, row)} has no column {column!r}; its columns are {listed(list(record))}")
     value = record[column]
     if value is None or value != value:
         raise InputError(f"{at_row(where, row)} has no value in column {column!r}; fill it, or remove the row")
     if not isinstance(value, str):
-        raise InputError(f"{at_row(where, row)}: column {column!r} holds {value!r}, which is no text")
+        raise InputError(f"{at_row(where, row)}: column {column!r} holds {value!r:.60}, which is no text")
     if not value.strip():
         raise InputError(f"{at_row(where, row)} has an empty text in column {column!r}; fill it, or remove the row")
     check_text(value, f"{at_row(where, row)}: column {column!r}")
