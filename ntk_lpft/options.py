@@ -1,6 +1,7 @@
 """Options that several commands share, in groups, each declared once. Nothing heavy is imported, for ``--help``."""
 
 import dataclasses
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -108,6 +109,21 @@ def check_least(options: Any, **bounds: int) -> None:
             raise InputError(f"{flag_of(name)} {number} must be {bound} or more")
 
 
+def check_idle(given: Collection[str], *idle: Mapping[str, str]) -> None:
+    """Refuse options on the command line that would do nothing.
+
+    Args:
+        given: Names of those that are on the command line; in a config they are left from other settings.
+        *idle: Options that do nothing as the others are, each with the reason.
+
+    Raises:
+        InputError: One of them is given.
+    """
+    for name, why in (pair for each in idle for pair in each.items()):
+        if name in given:
+            raise InputError(f"{flag_of(name)} does nothing {why}; leave it out")
+
+
 def check_seed(seed: int) -> None:
     """Refuse what no generator of random numbers takes.
 
@@ -145,6 +161,9 @@ def inputs_of(options: Any) -> list[tuple[str, Path]]:
     return found
 
 
+_OF_FILES = ("text_columns", "label_column", "label_names", "label_values")  # say how files are read
+
+
 @dataclass(frozen=True)
 class TrainDataOptions:
     """Which training samples: of a task by name, or of a file."""
@@ -165,6 +184,13 @@ class TrainDataOptions:
     n_train: int | None = option(
         None, "training rows to draw (default: 250 for a kernel; all for fine-tuning, drawn class-balanced if fewer)"
     )
+
+    def idle_data(self) -> dict[str, str]:
+        """Options on the data that do nothing, with the reason."""
+        if self.train_file is not None:
+            return dict.fromkeys(("dataset", "data_dir"), "beside --train-file")
+        own = [each.name for each in dataclasses.fields(self) if each.name in _OF_FILES]
+        return dict.fromkeys(own, "without --train-file")
 
     @property
     def data_name(self) -> str:
@@ -248,6 +274,16 @@ class ModelOptions:
             raise InputError(
                 f"unknown --head-init {self.head_init!r}; choose one of {', '.join(head_inits)}, or a file that exists"
             )
+
+    def idle_model(self) -> dict[str, str]:
+        """Options on the model that do nothing, with the reason."""
+        if self.head == "native":
+            return {"pooling": "for --head native, which pools as the model does"}
+        return (
+            {"pooling": "with --head-init keep, as a saved head comes with its pooling"}
+            if self.head_init == "keep"
+            else {}
+        )
 
     @property
     def model_name(self) -> str:

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import check_text, read_json
-from ntk_lpft.options import OutputOptions, flag_of
+from ntk_lpft.options import OutputOptions, check_idle, flag_of
 
 Options = TypeVar("Options")
 
@@ -167,7 +167,18 @@ def parse_options(
     if unknown:
         raise unrecognized(unknown[0])
     check_numbers(given)
-    return kind(**{**({} if config is None else read_config(Path(config), kind)), **given})
+    options = kind(**{**({} if config is None else read_config(Path(config), kind)), **given})
+    if isinstance(options, Idle):
+        check_idle(given, options.idle())
+    return options
+
+
+@runtime_checkable
+class Idle(Protocol):
+    """Options of a command of which some do nothing as the others are."""
+
+    def idle(self) -> dict[str, str]:
+        """Return their names, each with the reason, as it follows “does nothing”."""
 
 
 def check_numbers(given: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from ntk_lpft.finetuning.checkpoint import checkpoint_step, last_checkpoint, rel
 from ntk_lpft.finetuning.progress import Progress
 from ntk_lpft.finetuning.settings import Method, MethodSettings
 from ntk_lpft.finetuning.trainer import ClassifierTrainer
+from ntk_lpft.library_errors import told_as_bad_input
 from ntk_lpft.probing.probe import LinearProbe, linear_probe
 from ntk_lpft.runs.finetuning import FinetuneRun
 from ntk_lpft.tasks import EncodedSplit
@@ -212,14 +213,15 @@ def fine_tune(
         relocate(checkpoint)
     classifier = start.classifier
     bar = Progress(method.name, method.stage, progress)
-    trainer = ClassifierTrainer(
-        classifier,
-        arguments,
-        splits["train"],
-        splits["validation"],
-        metric=metric,
-        callbacks=[*callbacks, bar],
-    )
+    with told_as_bad_input("training settings"):  # which are looked at nowhere else
+        trainer = ClassifierTrainer(
+            classifier,
+            arguments,
+            splits["train"],
+            splits["validation"],
+            metric=metric,
+            callbacks=[*callbacks, bar],
+        )
     try:
         result = trainer.train(resume_from_checkpoint=None if checkpoint is None else os.fspath(checkpoint))
     finally:

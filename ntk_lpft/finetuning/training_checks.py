@@ -1,5 +1,6 @@
 """Settings of ``TrainingArguments`` that would fail only in the middle of a run, refused before it starts."""
 
+import importlib.util
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from transformers.integrations import get_available_reporting_integrations
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.options import flag_of
+
+_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
 def check_strategies(training: Mapping[str, Any]) -> None:
@@ -58,10 +61,43 @@ def check_arguments(arguments: TrainingArguments) -> None:
         raise InputError(f"--label-smoothing-factor {arguments.label_smoothing_factor} is not from 0 to below 1")
     if not 0 <= arguments.seed < 2**32:
         raise InputError(f"--seed {arguments.seed} is not from 0 to 2**32 - 1")
+    _check_rest(arguments)
     if arguments.fp16 and arguments.device.type == "cpu":
         raise InputError("--fp16 needs a GPU; leave it out, or train in --bf16 --use-cpu")
     _check_reports(arguments)
     _check_optimizer(arguments)
+
+
+def _check_rest(arguments: TrainingArguments) -> None:
+    """Refuse numbers that transformers takes and fails on in the middle of training."""
+    least = {
+        "warmup_steps": 0,
+        "neftune_noise_alpha": 0,
+        "dataloader_num_workers": 0,
+        "eval_accumulation_steps": 1,
+        "data_seed": 0,
+        "logging_steps": 0,
+        "eval_steps": 0,
+        "save_steps": 0,
+        "eval_delay": 0,
+        "adam_epsilon": 0,
+        "save_total_limit": 1,
+        "dataloader_prefetch_factor": 1,
+        "torch_empty_cache_steps": 1,
+        "ddp_timeout": 1,
+    }
+    for name, bound in least.items():
+        value = getattr(arguments, name, None)
+        if value is not None and not (math.isfinite(value) and value >= bound):
+            raise InputError(f"{flag_of(name)} {value} must be a finite number, {bound} or more")
+    if arguments.torch_compile_mode not in (None, *_COMPILE_MODES):
+        raise InputError(
+            f"unknown --torch-compile-mode {arguments.torch_compile_mode!r}; choose one of {', '.join(_COMPILE_MODES)}"
+        )
+    if "lomo" in arguments.optim and importlib.util.find_spec("lomo_optim") is None:
+        raise InputError(f"--optim {arguments.optim.value} needs the package lomo_optim; install it, or choose another")
+    if arguments.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
+        raise InputError("--use-liger-kernel needs the package liger_kernel; install it, or leave it out")
 
 
 def _check_reports(arguments: TrainingArguments) -> None:

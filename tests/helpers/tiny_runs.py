@@ -41,7 +41,7 @@ def words_of(place: Path, *more: object, model: str = "bert") -> list[str]:
     """Make a command line for a model and the texts of a place."""
     files = [word for name in SPLITS for word in (f"--{name}_file", place / f"{name}.csv")]
     given = ["--model", place / model, *files, "--max_length", 20, "--num_train_epochs", 2, "--learning_rate", 3e-3,
-             "--probe_size", 6]  # fmt: skip
+             *(() if "--no_track" in more else ("--probe_size", 6))]  # fmt: skip
     return [str(word) for word in (*given, *more)]
 
 

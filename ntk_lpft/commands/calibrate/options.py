@@ -87,6 +87,10 @@ class CalibrateOptions(OutputOptions, SeedOptions):
         check_resamples(self.resamples, self.level)
         check_seed(self.seed)
 
+    def idle(self) -> dict[str, str]:
+        """Options that do nothing as the others are, with the reason."""
+        return {} if self.resamples else {"level": "with --resamples 0, which makes no intervals"}
+
     def folder(self) -> Path:
         """Where the results go: by default ``RUN_FOLDER/calibration`` for one run, else ``runs/calibration``."""
         if self.output_dir is not None:

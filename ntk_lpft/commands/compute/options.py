@@ -90,6 +90,25 @@ class ComputeOptions(
                 "use --outputs class_trace, or another --head-init"
             )
 
+    def idle(self) -> dict[str, str]:
+        """Options that do nothing as the others are, with the reason."""
+        idle = {**self.idle_data(), **self.idle_model()}
+        if not self.lora:
+            idle |= dict.fromkeys(("lora_rank", "lora_alpha", "lora_targets"), "without --lora")
+        if self.head_init not in ("lp", "auto"):
+            why = f"with --head-init {self.head_init}, as only lp fits a probe"
+            idle |= dict.fromkeys(("lp_solver", "fold_draws"), why)
+        if self.head_scale == 1:
+            idle["scale_bias"] = "without --head-scale"
+        if self.outputs != "full":
+            why = f"for --outputs {self.outputs}, which have no class blocks to classify with"
+            idle |= dict.fromkeys(("kernel_classifier", "max_iter"), why)
+        elif not self.kernel_classifier:
+            idle["max_iter"] = "without the kernel classifier"
+        if self.train_file is not None and self.eval_split != "test":
+            idle["test_file"] = f"with --eval-split {self.eval_split}"
+        return idle
+
     def folder(self) -> Path:
         """Where the results go; ``auto`` must have been made out."""
         if self.output_dir is not None:

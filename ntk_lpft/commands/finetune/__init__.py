@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ntk_lpft.commands.finetune.options import DESCRIPTION, PROG, FinetuneOptions
-from ntk_lpft.commands.finetune.training_flags import training_flags
+from ntk_lpft.commands.finetune.training_flags import REFUSED, describe_training, training_flags
 from ntk_lpft.commands.parsing import check_numbers, given_flags, make_parser, parse_given, read_config, unrecognized
 from ntk_lpft.commands.running import run_command
+from ntk_lpft.errors import InputError
+from ntk_lpft.finetuning.defaults import training_defaults
 from ntk_lpft.options import flag_of
 
 
@@ -24,12 +26,14 @@ def parse(arguments: Sequence[str] | None) -> tuple[FinetuneOptions, list[str], 
         InputError: An unknown option, a value of the wrong kind, or options that make no sense.
     """
     known = training_flags()
-    names = ", ".join(flag_of(name) for name in known)
-    parser = make_parser(FinetuneOptions, PROG, DESCRIPTION, epilog=f"Options of TrainingArguments: {names}.")
-    given, rest = parse_given(parser, arguments)
+    plain = FinetuneOptions()
+    epilog = describe_training(training_defaults(plain.method, plain.dataset))
+    given, rest = parse_given(make_parser(FinetuneOptions, PROG, DESCRIPTION, epilog=epilog), arguments)
     for name, word in given_flags(rest).items():
         if known and name not in known and name.removeprefix("no_") not in known:
             raise unrecognized(word)
+        if name in REFUSED:
+            raise InputError(f"{flag_of(name)} {REFUSED[name]}; leave it out")
     config = given.get("config")
     stored = {} if config is None else read_config(Path(config), FinetuneOptions, known)
     own = {name: stored.pop(name) for name in list(stored) if name in FinetuneOptions.__dataclass_fields__}

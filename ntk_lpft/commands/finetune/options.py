@@ -14,8 +14,8 @@ from ntk_lpft.options import (
     ModelOptions,
     OutputOptions,
     ScaleOptions,
+    check_idle,
     check_least,
-    flag_of,
     option,
     with_default,
 )
@@ -80,16 +80,29 @@ class FinetuneOptions(OutputOptions, MethodSettings, ScaleOptions, ModelOptions,
         Raises:
             InputError: One of them does nothing.
         """
-        method = Method.of(self.method)
-        idle = [] if method.adapts else ["lora_rank", "lora_alpha", "lora_targets"]
-        idle += [] if method.probes else ["lp_solver", "lp_iterations", "fold_draws"]
-        unused = [name for name in idle if name in names]
-        if unused:
-            raise InputError(f"{flag_of(unused[0])} does nothing for method {self.method}; leave it out")
+        check_idle(names, self.idle())
         if "lp_iterations" in names and self.lp_solver not in PATH_SOLVERS:
             raise InputError(f"--lp-iterations does nothing for --lp-solver {self.lp_solver}; choose adam or lbfgs")
         if "fold_draws" in names and self.lp_solver in PATH_SOLVERS:
             raise InputError(f"--fold-draws does nothing for --lp-solver {self.lp_solver}, which has no folds")
+
+    def idle(self) -> dict[str, str]:
+        """Options that do nothing as the others are, with the reason."""
+        method, why = Method.of(self.method), f"for method {self.method}"
+        idle = {**self.idle_data(), **self.idle_model()}
+        if not method.adapts:
+            idle |= dict.fromkeys(("lora_rank", "lora_alpha", "lora_targets"), why)
+        if not method.probes:
+            idle |= dict.fromkeys(("lp_solver", "lp_iterations", "fold_draws"), why)
+        if self.head_scale == [1]:
+            idle["scale_bias"] = "without --head-scale"
+        if not self.track:
+            idle["probe_size"] = "with --no-track"
+        if not self.track_kernel:
+            idle["kernel_size"] = "without --track-kernel"
+        if not self.predict:
+            idle["predict_size"] = "without --predict"
+        return idle
 
     def folder(self, seed: int) -> Path:
         """Where the results go: by default ``runs/MODEL-DATASET-METHOD``, with the seed where it is not 0."""

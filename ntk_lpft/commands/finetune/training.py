@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from ntk_lpft.commands.data import task_of
 from ntk_lpft.commands.finetune.options import FinetuneOptions
+from ntk_lpft.commands.finetune.training_flags import REFUSED
 from ntk_lpft.commands.parsing import (
     bare_parser,
     check_numbers,
@@ -24,14 +25,19 @@ from ntk_lpft.commands.parsing import (
 )
 from ntk_lpft.errors import InputError
 from ntk_lpft.finetuning.defaults import default_eval_rows, training_defaults
-from ntk_lpft.finetuning.training_checks import check_arguments, check_strategies, plain
+from ntk_lpft.finetuning.settings import Method
+from ntk_lpft.finetuning.training_checks import check_arguments, check_strategies
+from ntk_lpft.library_errors import told_as_bad_input
 from ntk_lpft.options import flag_of, inputs_of
 from ntk_lpft.runs import FinetuneRun, HeadScaleGrid
 from ntk_lpft.tasks import Task
 
-# Settings of Trainer that this command decides itself.
-DECIDED = ("remove_unused_columns", "label_names", "disable_tqdm", "do_train", "do_eval", "do_predict",
-           "resume_from_checkpoint", "push_to_hub", "save_only_model")  # fmt: skip
+# These steer training alone.
+_TRAINS = ("num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
+           "optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+           "per_device_train_batch_size", "gradient_accumulation_steps", "label_smoothing_factor",
+           "gradient_checkpointing", "neftune_noise_alpha", "eval_strategy", "eval_steps", "save_strategy",
+           "save_steps", "save_total_limit", "load_best_model_at_end", "metric_for_best_model")  # fmt: skip
 
 # What is never written down.
 SECRET = ("hub_token",)
@@ -89,12 +95,10 @@ class RunSettings:
             InputError: Settings that transformers or torch refuse, that make no sense, or that ask for what is not
                 supported or not installed.
         """
-        if self.training.get("deepspeed") or self.training.get("fsdp"):
-            raise InputError("DeepSpeed and FSDP are not supported; use torchrun or accelerate launch without them")
         check_strategies(self.training)
         cuda = torch.cuda.is_available() and not self.training.get("use_cpu", False)
         pinned = {} if "dataloader_pin_memory" in self.training else {"dataloader_pin_memory": cuda}
-        try:
+        with told_as_bad_input("training settings"):
             arguments = TrainingArguments(
                 output_dir=str(self.run.file(FinetuneRun.CHECKPOINTS)),
                 remove_unused_columns=False,
@@ -103,8 +107,6 @@ class RunSettings:
                 **pinned,
                 **self.training,
             )
-        except (ValueError, ImportError, TypeError) as error:
-            raise InputError(f"training settings: {plain(error)}") from error
         check_arguments(arguments)
         # Without torchrun, Trainer would spread a batch over all GPUs and then misjudge its mean loss.
         arguments._n_gpu = min(arguments.n_gpu, 1)
@@ -143,6 +145,14 @@ def check_stored(config: Path, stored: Mapping[str, Any]) -> None:
     checked_values(config, stored, TrainingArguments)
 
 
+def _say_idle(names: Sequence[str], method: str) -> None:
+    """Say which settings of training do nothing; they are not refused, as one script may run all methods."""
+    if names:
+        print(
+            f"notice: {', '.join(map(flag_of, names))} {'do' if len(names) > 1 else 'does'} nothing for method {method}"
+        )
+
+
 def resolve(options: FinetuneOptions, given: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[RunSettings, Task]:
     """Put options, a config's training settings and the method's defaults together.
 
@@ -158,9 +168,10 @@ def resolve(options: FinetuneOptions, given: Mapping[str, Any], config: Mapping[
         InputError: Some option makes no sense.
     """
     merged = {**config, **given}
-    refused = sorted(set(merged) & set(DECIDED))
-    if refused:
-        raise InputError(f"{flag_of(refused[0])} is decided by this command; leave it out")
+    for name in sorted(set(merged) & set(REFUSED)):
+        raise InputError(f"{flag_of(name)} {REFUSED[name]}; leave it out")
+    if not Method.of(options.method).trains:
+        _say_idle([name for name in _TRAINS if name in given], options.method)
     task = task_of(options)
     if options.n_eval is None:
         options = dataclasses.replace(options, n_eval=default_eval_rows(task.name))
