@@ -8,7 +8,7 @@ CONSTRAINTS ?= -c constraints.txt
 WORKERS ?= auto
 comma := ,
 
-.PHONY: demo test lint bench figures clean
+.PHONY: demo test fuzz lint bench figures clean
 
 # pip compiles what it installs on one core; this takes all. Packages may hold templates that are not Python: no error.
 define install
@@ -41,6 +41,12 @@ figures: $(VENV)/.analysis
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=25
+
+# Malformed inputs to every command and public function; SEED and COUNT choose which, and how many.
+SEED ?= 0
+COUNT ?= 1200
+fuzz: $(VENV)/.dev
+	cd tests && PYTHONPATH=..:. $(abspath $(BIN))/python -m fuzz --seed $(SEED) --count $(COUNT)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

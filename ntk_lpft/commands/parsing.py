@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -50,6 +51,10 @@ class _OneSpelling(argparse.ArgumentDefaultsHelpFormatter):
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         return super()._format_action_invocation(_advertised(action))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # Names of options have hyphens, and are to be found by them.
+        return textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         # What stands for None, the help itself says.

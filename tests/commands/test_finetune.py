@@ -152,8 +152,8 @@ def test_trainers_own_options(place: Path, tmp_path: Path, capsys: pytest.Captur
     words = words_of(place, "--method", "lora", "--test-file", one, "--max-steps", 5, "--eval-strategy", "steps",
                      "--eval-steps", 2, "--save-strategy", "steps", "--save-steps", 2, "--label-smoothing-factor", 0.1,
                      "--lr-scheduler-type", "cosine", "--gradient-checkpointing",
-                     "--hub-token", "hf_secret")  # fmt: skip
-    assert main([*words, "--no-track", "--output-dir", str(tmp_path / "out")]) == 0
+                     "--hub-token", "hf_secret", "--no_track")  # fmt: skip
+    assert main([*words, "--output-dir", str(tmp_path / "out")]) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert metrics["training"]["steps"] == 5
     assert metrics["training"]["best_step"] in (2, 4)

@@ -41,7 +41,10 @@ OF_COMPUTE = [
     ("--head-init random --lp-solver logistic", "--lp-solver does nothing with --head-init random"),
     ("--no-kernel-classifier --max-iter 5", "--max-iter does nothing without the kernel classifier"),
     ("--outputs class_trace --max-iter 5", "--max-iter does nothing for --outputs class_trace"),
-    (f"{FILES} --eval-split validation --test-file {{place}}/train.csv", "--test-file does nothing with --eval-split"),
+    (
+        "--outputs pseudo --kernel-classifier --head-init random",
+        "--kernel-classifier does nothing for --outputs pseudo",
+    ),
 ]
 OF_FINETUNE = [
     ("--method ft --lora-rank 4", "--lora-rank does nothing for method ft"),

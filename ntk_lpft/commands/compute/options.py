@@ -102,11 +102,9 @@ class ComputeOptions(
             idle["scale_bias"] = "without --head-scale"
         if self.outputs != "full":
             why = f"for --outputs {self.outputs}, which have no class blocks to classify with"
-            idle |= dict.fromkeys(("kernel_classifier", "max_iter"), why)
+            idle |= dict.fromkeys(("kernel_classifier", "max_iter") if self.kernel_classifier else ("max_iter",), why)
         elif not self.kernel_classifier:
             idle["max_iter"] = "without the kernel classifier"
-        if self.train_file is not None and self.eval_split != "test":
-            idle["test_file"] = f"with --eval-split {self.eval_split}"
         return idle
 
     def folder(self) -> Path:
