@@ -20,7 +20,7 @@ _UNSOUND = (
     ValueError,
 )
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
-_OWN_KINDS = ("huggingface_hub", "safetensors", "tokenizers")
+_OWN_KINDS = ("huggingface_hub", "pyo3_runtime", "safetensors", "tokenizers")
 _LONGEST = 300
 
 
@@ -47,7 +47,7 @@ def told_as_bad_input(what: str, hint: str = "") -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except BaseException as error:  # code in Rust that gives up raises one that is no Exception
         own = type(error) is Exception or type(error).__module__.startswith(_OWN_KINDS)
         if not (isinstance(error, _UNSOUND) or own) or lacks_memory(error):
             raise

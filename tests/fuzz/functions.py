@@ -80,6 +80,15 @@ def _calls(place: Path) -> dict[str, Call]:
     }  # fmt: skip
 
 
+def _kind(value: Any) -> str:
+    """Say what kind of argument a value is; an annotation takes one or two of them."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "numbers": (torch.Tensor, np.ndarray), "path": (str, Path), "number": (int, float), "rows": (list, tuple),
+        "mapping": (dict,), "table": (pd.DataFrame,), "model": (torch.nn.Module,),
+    }  # fmt: skip
+    return next((name for name, types in kinds.items() if isinstance(value, types)), "other")
+
+
 def spoilt_call(rng: random.Random, place: Path) -> tuple[str, Callable[[], int]]:
     """Choose a function and spoil one of its arguments."""
     calls = _calls(place)
@@ -89,7 +98,12 @@ def spoilt_call(rng: random.Random, place: Path) -> tuple[str, Callable[[], int]
     odd = _odd(rng)
 
     def call() -> int:
-        function(**{**arguments, spoilt: odd})
+        try:
+            function(**{**arguments, spoilt: odd})
+        except (TypeError, AttributeError, RuntimeError):
+            # Python's own answer to an argument of a kind that the annotation rules out.
+            if _kind(odd) == _kind(arguments[spoilt]):
+                raise
         return 0
 
     return f"{name}({spoilt}={type(odd).__name__} {str(odd)[:60]!r})", call

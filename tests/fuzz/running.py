@@ -72,9 +72,12 @@ def run_case(target: Target, number: int, seed: int, world: Path, scratch: Path)
     (scratch / "in").mkdir(parents=True)
     if target.world:
         shutil.copytree(world / target.world, scratch / "in", dirs_exist_ok=True, symlinks=True)
-    for mine in ("out/mine.txt", "out/new/mine.txt", "out/new/model/mine.txt", "out/new/groups/mine.txt"):
-        (scratch / mine).parent.mkdir(parents=True, exist_ok=True)
-        (scratch / mine).write_text("a file of the user's")
+    mine = ["out/mine.txt", "out/model/mine.txt"]
+    if number % 8 == 7:  # where commands may refuse to write at all
+        mine += ["out/new/mine.txt", "out/new/model/mine.txt", "out/new/config.json"]
+    for name in mine:
+        (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / name).write_text("a file of the user's")
     rng = random.Random(f"{seed} {target.name} {number}")
     done, call = target.prepare(rng, scratch)
     before = _state(scratch)

@@ -59,7 +59,7 @@ def _files(
 
     def prepare(rng: random.Random, place: Path) -> tuple[str, Callable[[], int]]:
         files = sorted({path for pattern in patterns for path in (place / "in").glob(pattern) if path.is_file()})
-        chosen = rng.sample(files, 2 if rng.random() < 0.1 else 1)
+        chosen = rng.sample(files, min(len(files), 2 if rng.random() < 0.1 else 1))
         done = [f"{path.relative_to(place / 'in')}: {mutators.spoil(rng, path)}" for path in chosen]
         given = list(words)
         for old, new in swap:

@@ -23,7 +23,7 @@ REFUSED: Mapping[str, str] = {
         _SCORES,
     ),
     **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "parallelism_config"),
-                    "is not supported: DeepSpeed and FSDP are not; use torchrun or accelerate launch without them"),
+                    "cannot be given, as DeepSpeed and FSDP are not supported; use torchrun or accelerate launch"),
     "debug": "fails on attention masks, as transformers looks for overflows in them",
     "enable_jit_checkpoint": "would write checkpoints at other steps than those that --resume knows",
 }  # fmt: skip
