@@ -1,11 +1,14 @@
 """The task, and the model, that options ask for."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from torch import device as Device
 from torch import nn
 
+from ntk_lpft.checksums import file_checksum
 from ntk_lpft.classifier import load_classifier
+from ntk_lpft.model_sources import resolve_source
 from ntk_lpft.options import DataOptions, ModelOptions
 from ntk_lpft.tasks import Task, load_files, load_task
 from ntk_lpft.tasks.describe import describe_classes, doubts
@@ -78,3 +81,23 @@ def model_of(
 def data_lines(task: Task) -> list[str]:
     """Lines for the user on the data that has been read: classes and their counts, and what looks odd."""
     return [f"labels: {describe_classes(task)}", *(f"note:   {line}" for line in doubts(task))]
+
+
+def model_checksums(options: ModelOptions) -> dict[str, str]:
+    """Tell a model, and a head's file, from others by the same name.
+
+    Args:
+        options: Which.
+
+    Returns:
+        A sha256 of each file in the model's folder that it is made of, and of the head's file; of a model on the Hub
+        nothing, as its name stands for it.
+
+    Raises:
+        InputError: There is no such model, or a file cannot be read.
+    """
+    folder = Path(resolve_source(options.model))
+    files = sorted([*folder.glob("*.safetensors"), folder / "config.json"]) if folder.is_dir() else []
+    found = {path.name: file_checksum(path) for path in files}
+    head = Path(options.head_init)
+    return {**found, "head_init": file_checksum(head)} if head.is_file() else found

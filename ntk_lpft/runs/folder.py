@@ -1,5 +1,6 @@
 """A folder of results: what it may hold, what may be replaced in it, and when it is complete."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from ntk_lpft.runs.lock import folder_lock
 from ntk_lpft.storage import remove_partials, write_json
 
 _PROMISE = "checksums"  # the setting that tells a run that is not complete from one of a version without checksums
+_LATER = ("model",)  # parts of settings that earlier versions did not write
 Inputs = Iterable[tuple[str, Path]]
 
 
@@ -246,9 +248,10 @@ class RunFolder:
         first = {CHECKSUMS: 0, self.MARKER: 1, self.CONFIG: 2}
         for name in sorted(own, key=lambda name: first.get(name, 3)):
             self.file(name).unlink()
-        for place in sorted({parent for name in own for parent in Path(name).parents}, reverse=True):
-            if place.parts and not any(self.file(str(place)).iterdir()):
-                self.file(str(place)).rmdir()
+        for folder in self.FOLDERS:
+            for place, _, _ in os.walk(self.file(folder), topdown=False):
+                if not os.listdir(place):
+                    os.rmdir(place)
 
     def _stays(self, name: str) -> bool:
         """Whether a file is kept when the folder is cleared."""
@@ -288,6 +291,7 @@ class RunFolder:
         path = self.file(self.CONFIG)
         try:
             before = self.config() if self.finished else read_json(path)
+            parts = [part for part in parts if part in before or part not in _LATER]
             stored = {part: dict(before[part]) for part in parts}
         except (InputError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged; start anew with --overwrite") from error

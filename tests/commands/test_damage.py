@@ -225,6 +225,13 @@ def test_the_same_command_sees_that_it_is_done(
         assert "holds a finished run of these settings" in printed
         assert "Results in" in printed
         assert contents(own) == before
+    copy = own / "copied"
+    shutil.copytree(place / "bert", copy)
+    words = words_of(place, *SHORT, "--model", copy, "--output_dir", own / "tuned")
+    assert finetune(words) == 0
+    save_model(copy, weights={"bert.embeddings.word_embeddings.weight": 0.5}, config={"hidden_dropout_prob": 0.1})
+    for more in ([], ["--resume"]):  # as by another training of the base model
+        matches(refused(finetune, own, *words, *more), "began with other model: model.safetensors was")
     assert "already holds" in refused(compute, own, *kernel_words(place), "--seed", "3", "--output-dir", own / "kernel")
     other = save_model(own / "bert", weights={"bert.embeddings.word_embeddings.weight": 0.5})
     shutil.copytree(place / "bert", own / "same")

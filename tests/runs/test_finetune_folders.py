@@ -58,6 +58,7 @@ def test_a_fine_tuning_run_clears_its_model_and_checkpoints_too(tmp_path: Path) 
         fill(tmp_path, "model/config.json", "adapter/adapter.safetensors", "metrics.json", "config.json")
         fill(tmp_path, "checkpoints/checkpoint-3/weights.safetensors")
     fill(tmp_path, "mine/config.json")
+    (tmp_path / "checkpoints" / "checkpoint-4").mkdir()  # a process was killed when all in it was removed
     assert run.written() == ["model/", "adapter/", "config.json", "metrics.json"]
     with run.opened(overwrite=True):
         run.clear()

@@ -17,7 +17,7 @@ from ntk_lpft.classifier import Classifier, head_norm, load_tokenizer
 from ntk_lpft.classifier.classes import names_of_classes
 from ntk_lpft.classifier.saving import save_classifier
 from ntk_lpft.classifier.trained_head import trained_head
-from ntk_lpft.commands.data import data_lines, model_of
+from ntk_lpft.commands.data import data_lines, model_checksums, model_of
 from ntk_lpft.commands.finetune import report
 from ntk_lpft.commands.finetune.options import FinetuneOptions
 from ntk_lpft.commands.finetune.training import SECRET, RunSettings
@@ -104,13 +104,13 @@ def _train_inside(settings: RunSettings, task: Task, run: FinetuneRun, arguments
     config = _config(settings, task, splits)
     if done:
         if writes:
-            run.check_same(config, ["data"])
+            run.check_same(config, ["data", "model"])
             remove_checkpoints(run.file(run.CHECKPOINTS))  # in case that it was killed just before its end
             print(f"{run.path} holds a finished run of these settings")
             report.show(run)
         return
     if options.resume and writes:
-        run.check_same(config, ["data", "versions"])
+        run.check_same(config, ["data", "model", "versions"])
         run.claim()
     say(f"data:   {task.name} from {task.source}; {report.describe(splits)}")
     _say_what_is_dropped(options, task, say)
@@ -182,6 +182,7 @@ def _config(settings: RunSettings, task: Task, splits: Mapping[str, EncodedSplit
             name: {"fingerprint": split.fingerprint, "rows": len(split), "truncated": split.n_truncated}
             for name, split in splits.items()
         },
+        "model": model_checksums(settings.options),
         "label_names": list(task.label_names),
         "source": task.source,
         "metric": task.metric,
