@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return work
 
-    return run_command(command, less_memory="give a smaller --parallel") or int(broken > 0)
+    return run_command(command, "the same command goes on where it was", "give a smaller --parallel") or int(broken > 0)
 
 
 if __name__ == "__main__":

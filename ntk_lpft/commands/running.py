@@ -47,14 +47,14 @@ _OF_THE_MACHINE = {
 
 def run_command(
     prepare: Callable[[], Callable[[], object]],
-    to_go_on: str = "the same command goes on where it was",
+    to_go_on: str | Callable[[], str] = "the same command begins again",
     less_memory: str = "give fewer or smaller files",
 ) -> int:
     """Run a command; bad input, a full disk and exhausted memory become one line on standard error.
 
     Args:
         prepare: Reads the options, imports what does the work, and returns it.
-        to_go_on: What to say when it is stopped from the keyboard.
+        to_go_on: What to say when it is stopped from the keyboard, or for want of disk; a function is asked then.
         less_memory: Which options need less memory.
 
     Returns:
@@ -70,7 +70,7 @@ def run_command(
     except InputError as error:
         return _say(error)
     except KeyboardInterrupt:
-        print(f"stopped; {to_go_on}", file=sys.stderr)
+        print(f"stopped; {_text(to_go_on)}", file=sys.stderr)
         return STOPPED
     except BrokenPipeError:
         _hush()
@@ -80,12 +80,16 @@ def run_command(
     except OSError as error:
         if error.errno not in (*_OF_PATHS, *_OF_THE_MACHINE):
             raise
-        return _say_disk(error, to_go_on)
+        return _say_disk(error, _text(to_go_on))
     except RuntimeError as error:
         if not lacks_memory(error):  # torch has no other kind for it
             raise
         return _say(f"{_memory(error)}; {less_memory}")
     return 0
+
+
+def _text(said: str | Callable[[], str]) -> str:
+    return said if isinstance(said, str) else said()
 
 
 def _say(what: object) -> int:

@@ -251,10 +251,15 @@ def test_help_lists_own_options_and_trainers(capsys: pytest.CaptureFixture[str])
 def test_stopping_it_says_how_to_go_on(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     words = words_of(place, *QUICK, "--output_dir", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "load_tokenizer", stop)
+        assert main(words) == 130
+    assert capsys.readouterr().err == "stopped; the same command begins again\n"
+    assert not (tmp_path / "out").exists()
     with monkeypatch.context() as patch:
         patch.setattr(run, "_train", stop)
         assert main(words) == 130

@@ -195,7 +195,7 @@ def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "error: two lines\n"
     for prepare in (lambda: fail(KeyboardInterrupt()), lambda: lambda: fail(KeyboardInterrupt())):
         assert run_command(prepare) == 130
-        assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
+        assert capsys.readouterr().err == "stopped; the same command begins again\n"
     # A fault of the program is none of the input's.
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: fail(ZeroDivisionError()))

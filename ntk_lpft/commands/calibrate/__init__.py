@@ -17,4 +17,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return lambda: calibrate(options)
 
-    return run_command(command, "the same command begins again", "give fewer --resamples or --bins, or smaller files")
+    return run_command(command, less_memory="give fewer --resamples or --bins, or smaller files")

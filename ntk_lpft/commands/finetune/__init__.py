@@ -46,6 +46,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[FinetuneOptions, list[str], 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    folders: list[Path] = []
 
     def command() -> Callable[[], object]:
         options, rest, stored = parse(arguments)
@@ -53,7 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ntk_lpft.commands.finetune.run import finetune
         from ntk_lpft.commands.finetune.training import parse_training, resolve
 
-        return lambda: finetune(*resolve(options, parse_training(rest), stored))
+        def work() -> None:
+            settings, task = resolve(options, parse_training(rest), stored)
+            folders.append(settings.path)
+            finetune(settings, task)
+
+        return work
+
+    def to_go_on() -> str:
+        for folder in folders:
+            from ntk_lpft.runs import FinetuneRun, HeadScaleGrid  # imported by then
+
+            if FinetuneRun(folder).begun or HeadScaleGrid(folder).begun:
+                return "give --resume to go on"
+        return "the same command begins again"
 
     less_memory = "give a smaller --per-device-train-batch-size, --kernel-size, --predict-size or --max-length"
-    return run_command(command, "give --resume to go on", less_memory)
+    return run_command(command, to_go_on, less_memory)
