@@ -27,6 +27,7 @@ from ntk_lpft.commands.finetune import main, training
 from ntk_lpft.commands.finetune.options import FinetuneOptions
 from ntk_lpft.commands.finetune.training import resolve
 from ntk_lpft.finetuning.defaults import hyperparameters
+from ntk_lpft.runs import FinetuneRun
 from ntk_lpft.tasks import Task
 
 
@@ -359,13 +360,13 @@ def test_results_are_not_overwritten(
     runs: dict[str, Path], place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(runs["ft"])
-    assert main(words_of(place, "--method", "ft", "--output_dir", runs["ft"])) == 2
+    assert main(words_of(place, "--method", "ft", "--output_dir", runs["ft"], "--seed", 5)) == 2
     assert "already holds" in capsys.readouterr().err
     other = [*words_of(place, "--method", "ft", "--output_dir", runs["ft"]), "--resume", "--seed", "5"]
     assert main(other) == 2
     assert "seed" in capsys.readouterr().err
     assert contents(runs["ft"]) == before
-    (tmp_path / "begun").mkdir()
+    FinetuneRun(tmp_path / "begun").claim()  # as if a run had written what follows
     (tmp_path / "begun" / "config.json").write_text("{}")
     assert main(words_of(place, "--method", "ft", "--output_dir", tmp_path / "begun")) == 2
     assert "--resume" in capsys.readouterr().err
