@@ -14,6 +14,7 @@ from ntk_lpft.library_errors import lacks_memory
 
 # Exit statuses: one line said what to give otherwise; as shells count it, the reader of the output left.
 REFUSED, UNHEARD = 2, 141
+_LONGEST = 1000  # letters of a message
 
 # What a path that was given can be refused for.
 _OF_PATHS = (
@@ -93,7 +94,10 @@ def _text(said: str | Callable[[], str]) -> str:
 
 
 def _say(what: object) -> int:
-    print(f"error: {' '.join(str(what).split())}", file=sys.stderr)
+    text = " ".join(str(what).split())
+    if len(text) > _LONGEST:  # as of a name or a cell that is no name: what is wrong stands first, what to do last
+        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+    print(f"error: {text}", file=sys.stderr)
     return REFUSED
 
 

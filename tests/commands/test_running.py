@@ -14,6 +14,7 @@ import torch
 
 from ntk_lpft.commands.running import run_command
 from ntk_lpft.disk_errors import named_disk_errors
+from ntk_lpft.errors import InputError
 
 
 def fail(error: BaseException) -> None:
@@ -44,6 +45,14 @@ def test_errors_of_the_file_system(capsys: pytest.CaptureFixture[str], number: i
     line = said(capsys)
     assert line.startswith(f"some/file: {os.strerror(number)}; ")
     assert hint in line
+
+
+def test_messages_stay_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(lambda: fail(InputError(f"cell {'x' * 10_000} is wrong; correct it"))) == 2
+    line = said(capsys)
+    assert line.startswith("cell xxx")
+    assert line.endswith("is wrong; correct it")
+    assert len(line) < 1010
 
 
 def test_an_error_of_another_kind_is_a_fault_of_the_program() -> None:
