@@ -165,7 +165,15 @@ def test_measures_that_do_not_fit_their_rows_are_refused(tmp_path: Path) -> None
         run.tested_rows()
 
 
-@pytest.mark.parametrize("splits", [None, [], {"test": None}, {"test": {"accuracy": None, "cosine_similarity": None}}])
+@pytest.mark.parametrize("splits", [None, [], {"test": None}])
+def test_measures_that_are_none_are_refused(tmp_path: Path, splits: object) -> None:
+    run = save_run(tmp_path, "ft", 1)
+    (run.path / "metrics.json").write_text(json.dumps({**run.metrics(), "splits": splits}))
+    with pytest.raises(InputError, match=r"metrics\.json is damaged: splits"):
+        run.metrics()
+
+
+@pytest.mark.parametrize("splits", [{"test": {"accuracy": None, "cosine_similarity": None}}])
 def test_runs_without_measures_have_none_on_resamples(tmp_path: Path, splits: object) -> None:
     run = save_run(tmp_path, "ft", 1)
     content = {**run.metrics(), "splits": splits}
