@@ -100,14 +100,24 @@ def predicted(tmp_path: Path) -> FinetuneRun:
     return run
 
 
-def test_predictions_come_back_in_float32(predicted: FinetuneRun) -> None:
+def test_predictions_come_back_as_they_were(predicted: FinetuneRun) -> None:
     found = predicted.predictions()
     assert set(found) == {"test", "ood.x"}
     for name, (logits, labels) in found.items():
-        assert torch.equal(logits, LOGITS[name].float())
+        assert logits.dtype == torch.float64
+        assert torch.equal(logits, LOGITS[name])
         assert torch.equal(labels, LABELS[name])
     plain = load_file(predicted.file("predictions.safetensors"))
-    assert torch.equal(plain["ood.x/logits"], LOGITS["ood.x"].float())
+    assert torch.equal(plain["ood.x/logits"], LOGITS["ood.x"])
+
+
+def test_narrow_logits_are_stored_in_float32(tmp_path: Path) -> None:
+    run = FinetuneRun(tmp_path)
+    narrow = {name: logits.bfloat16() for name, logits in LOGITS.items()}
+    run.write_predictions(narrow, LABELS, {"method": "ft"})
+    for name, (logits, _) in run.predictions().items():
+        assert logits.dtype == torch.float32
+        assert torch.equal(logits, narrow[name].float())
 
 
 def altered(data: bytes) -> bytes:

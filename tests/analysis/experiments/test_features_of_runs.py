@@ -35,7 +35,7 @@ def runs(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train by several methods, from several heads, on the same texts."""
     folder = tmp_path_factory.mktemp("runs")
     save_head(folder / "given.safetensors", GIVEN, torch.ones(3))
-    quick = ("--no-track", "--num-train-epochs", 1, "--seed", 3)
+    quick = ("--no_track", "--num-train-epochs", 1, "--seed", 3)
     for name, more in {
         "ft": ("--method", "ft"),
         "lp": ("--method", "lp"),
