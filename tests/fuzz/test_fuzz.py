@@ -39,7 +39,7 @@ def only(prepare: object) -> Target:
         (lambda place: 3, "status 3 with 0 lines"),
         (lambda place: 1 / 0, "ZeroDivisionError: division by zero"),
         (lambda place: (place / "out" / "mine.txt").unlink() or 0, "harmed .*mine.txt"),
-        (lambda place: (place / "out" / "new" / "model" / "mine.txt").write_text("x") and 0, "harmed .*mine.txt"),
+        (lambda place: (place / "out" / "model" / "mine.txt").write_text("x") and 0, "harmed .*mine.txt"),
     ],
 )
 def test_what_is_found(tmp_path: Path, call: object, how: str | None) -> None:
