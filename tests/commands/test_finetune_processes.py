@@ -38,8 +38,8 @@ def killed(words: list[str], folder: Path, moment: str) -> None:
 @pytest.mark.parametrize(
     ("method", "moments"),
     [
-        # From "step" on there is a first checkpoint, which is the best; the second is written, torn, written, removed.
-        ("ft", ["start", "weights", "step:6", "state:2", "last file", "removal:2", "predictions"]),
+        # From "step" on there is a first checkpoint, which is the best; the second is written, torn, removed, written.
+        ("ft", ["start", "weights", "step:6", "state:2", "last file", "removal", "predictions"]),
         ("lora", ["step:13", "state:1", "predictions"]),
     ],
 )
