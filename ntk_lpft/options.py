@@ -163,7 +163,7 @@ def inputs_of(options: Any) -> list[tuple[str, Path]]:
     return found
 
 
-_OF_FILES = ("text_columns", "label_column", "label_names", "label_values")  # say how files are read
+_OF_FILES = ("text_columns", "label_column", "label_names", "stratified_validation")  # say how files are read
 
 
 @dataclass(frozen=True)
@@ -226,9 +226,6 @@ class DataOptions(TrainDataOptions):
         check_filled(self, "data_dir", "train_file", "validation_file", "test_file")
         if self.train_file is None and (self.validation_file or self.test_file):
             raise InputError("--validation-file and --test-file need --train-file")
-        if self.train_file is None and (self.label_names or self.stratified_validation):
-            flag = "--label-names" if self.label_names else "--stratified-validation"
-            raise InputError(f"{flag} is for your own data; give --train-file as well, or leave it out")
         if self.stratified_validation and self.validation_file:
             raise InputError("--stratified-validation does nothing beside --validation-file; leave one of them out")
         for name in ("train_file", "validation_file", "test_file"):

@@ -66,6 +66,10 @@ class ExperimentOptions(OutputOptions, SeedOptions, ModelOptions, TrainDataOptio
         rows = {"n_train": self.SAMPLES if self.n_train is None else self.n_train, "n_eval": 1}
         return ComputeOptions(**{**shared, **rows, "eval_split": "validation"}).resolved()
 
+    def idle(self) -> dict[str, str]:
+        """Options that do nothing as the others are, each with the reason."""
+        return {**self.idle_data(), **self.idle_model()}
+
     def folder_for(self, *parts: str) -> Path:
         """Return where the results go: the folder that was asked for, or ``runs/PART-…-MODEL-DATASET``."""
         if self.output_dir is not None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from helpers.small import examples, save_csv, save_model
 
+from analysis.experiments.embedding_sampling import main as embedding_sampling
+from analysis.experiments.lora_scaling import main as lora_scaling
 from ntk_lpft.commands.calibrate import main as calibrate
 from ntk_lpft.commands.compute import main as compute
 from ntk_lpft.commands.finetune import main as finetune
@@ -67,6 +69,12 @@ def test_refused(place: Path, capsys: pytest.CaptureFixture[str], main: object, 
     assert line.endswith("leave it out")
 
 
+@pytest.mark.parametrize("main", [lora_scaling, embedding_sampling])
+def test_refused_by_experiments(capsys: pytest.CaptureFixture[str], main: object) -> None:
+    assert main(["--label-names", "a", "b"]) == 2  # type: ignore[operator]
+    assert capsys.readouterr().err == "error: --label-names does nothing without --train-file; leave it out\n"
+
+
 def test_intervals_that_are_not_made(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(place / "train.csv")
     assert calibrate(["--logits", file, "--labels", file, "--resamples", "0", "--level", "0.9"]) == 2
@@ -104,7 +112,7 @@ def test_help_shows_the_defaults_that_are_used(capsys: pytest.CaptureFixture[str
         ("--data-seed 99999999999999999999", "--data-seed 99999999999999999999 is too large"),
         ("--data-seed -1", "--data-seed -1 must be a finite number, 0 or more"),
         ("--optim lomo", "--optim lomo needs the package lomo_optim"),
-        ("--accelerator-config x.json", "training settings: "),
+        ("--accelerator-config x.json", "--accelerator-config: x.json does not exist"),
         ("--dataloader-num-workers -1", "--dataloader-num-workers -1 must be"),
         ("--neftune-noise-alpha nan", "--neftune-noise-alpha nan must be"),
         ("--torch-compile-mode foo", "unknown --torch-compile-mode 'foo'"),

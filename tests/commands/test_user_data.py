@@ -73,8 +73,8 @@ def test_finetune_says_which_classes_there_are(call: Call, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--label-names", "a", "b"), "--label-names is for your own data; give --train-file as well"),
-        (("--stratified-validation",), "--stratified-validation is for your own data"),
+        (("--label-names", "a", "b"), "--label-names does nothing without --train-file"),
+        (("--stratified-validation",), "--stratified-validation does nothing without --train-file"),
         (("--train-file", "T", "--validation-file", "T", "--stratified-validation"),
          "--stratified-validation does nothing beside --validation-file"),
         (("--train-file", "T", "--label-names", "a"), "give two classes or more"),

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from ntk_lpft.commands.finetune.options import FinetuneOptions
+
 _DECIDED = "is decided by this command"
 _NO_HUB = "does nothing, as nothing is pushed to the Hub"
 _SCORES = "would change what is measured in evaluation"
 # Options of TrainingArguments that this command refuses, and why.
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(
-        ("remove_unused_columns", "label_names", "disable_tqdm", "do_train", "do_eval", "do_predict",
+        ("remove_unused_columns", "disable_tqdm", "do_train", "do_eval", "do_predict",
          "resume_from_checkpoint", "push_to_hub", "save_only_model"),
         _DECIDED,
     ),
@@ -40,7 +42,7 @@ def describe_training(defaults: Mapping[str, object]) -> str:
     """
     own = [f"--{name.replace('_', '-')} {value}" for name, value in defaults.items()]
     others = [f"--{name.replace('_', '-')}" for name in training_flags()
-              if name not in {*defaults, *REFUSED, "output_dir"}]  # fmt: skip
+              if name not in {*defaults, *REFUSED, *FinetuneOptions.__dataclass_fields__}]  # fmt: skip
     return (
         f"Options of transformers' TrainingArguments, with this command's defaults: {', '.join(own)}. Learning rate, "
         "batch size and epochs are the paper's for the method and the data set; those above are of lp-ft on the "
