@@ -269,11 +269,6 @@ def check_model(model: object) -> None:
         raise InputError(f"model is {kind}; give a torch module, such as load_classifier returns")
     if next(model.parameters(), None) is None:
         raise InputError("the model has no parameters; give a sequence classifier")
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise InputError(
-                f"weight {name} of the model is on the meta device, without data; load the model's weights"
-            )
 
 
 def widest(module: nn.Module) -> torch.dtype:

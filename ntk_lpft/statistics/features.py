@@ -71,6 +71,7 @@ def sample_cosine_similarity(features: Float[Tensor, "n h"]) -> float:
     return float((unit.sum(dim=0).square().sum() - unit.square().sum()) / (n * (n - 1)))
 
 
+@checked
 def mean_cosines(features: Float[Tensor, "n h"]) -> Float64[Tensor, " n"]:
     """Compute of each sample the mean of cos(φ(x), φ(x')) over all others, whose mean is CS.
 
@@ -193,6 +194,7 @@ def feature_difference(features: Float[Tensor, "n h"], reference: Float[Tensor, 
     return _finite(sample_feature_differences(features, reference).mean())
 
 
+@checked
 def sample_feature_differences(
     features: Float[Tensor, "n h"], reference: Float[Tensor, "n h"]
 ) -> Float64[Tensor, " n"]:

@@ -41,7 +41,7 @@ def refused(message: str, call: Callable[[], object]) -> None:
         ("roberta-base", r"model is 'roberta-base', a name; load it first: load_classifier"),
         (5, "model is of type int"),
         (nn.Identity(), "the model has no parameters"),
-        (ENTRY.build().to("meta"), "weight bert.embeddings.* is on the meta device"),
+        (ENTRY.build().to("meta"), "weight bert.embeddings.* is not in memory"),
     ],
     ids=["None", "name", "number", "no weights", "meta"],
 )
