@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,14 @@ DOORS = (
 )
 
 
-def interrupted(folder: Path, moment: str, *words: str, **more: object) -> subprocess.CompletedProcess[str]:
+def as_in_a_terminal() -> None:
+    """Let Ctrl-C be heard, also where these tests run in a background that ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def interrupted(
+    folder: Path, moment: str, *words: str, before: Callable[[], None] = as_in_a_terminal
+) -> subprocess.CompletedProcess[str]:
     (folder / "sitecustomize.py").write_text(CUSTOMISE)
     path = os.pathsep.join([str(folder), *(entry or os.getcwd() for entry in sys.path)])
     environment = os.environ | {"PYTHONPATH": path, "INTERRUPTED_AT": moment}
@@ -47,7 +55,8 @@ def interrupted(folder: Path, moment: str, *words: str, **more: object) -> subpr
         capture_output=True,
         text=True,
         check=False,
-        **more,  # type: ignore[call-overload]
+        timeout=100,
+        preexec_fn=before,
     )
 
 
@@ -67,6 +76,6 @@ def test_a_process_that_ignores_it_goes_on(tmp_path: Path) -> None:
     def ignore() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    ended = interrupted(tmp_path, "ntk_lpft.commands.parsing", "ntk_lpft.compute", "--model=", preexec_fn=ignore)
+    ended = interrupted(tmp_path, "ntk_lpft.commands.parsing", "ntk_lpft.compute", "--model=", before=ignore)
     assert ended.returncode == 2
     assert ended.stderr == "error: --model is empty; give a path, or leave it out\n"
