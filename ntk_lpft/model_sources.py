@@ -65,6 +65,9 @@ def resolve_source(name: str | Path) -> str:
     folder = run_model_folder(folder)
     if not (folder / "config.json").is_file():
         raise InputError(f"model folder {text} has no config.json; it needs what save_pretrained writes")
+    odd = [path.name for path in sorted(folder.iterdir()) if path.exists() and not (path.is_file() or path.is_dir())]
+    if odd:
+        raise InputError(f"model folder {text} holds {odd[0]}, which is no regular file; reading it might never end")
     if not any(folder.glob("*.safetensors")):
         pickled = any(folder.glob("*.bin"))
         hint = "only .bin weights, which are pickles; convert them to safetensors" if pickled else "no weights"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from pathlib import Path
 
@@ -100,3 +101,11 @@ def test_an_index_of_pickles_alone_is_no_model(folder: Path, index: str) -> None
     (folder / index).write_text(json.dumps({"weight_map": {"x": "pytorch_model-00001-of-00001.bin"}}))
     with pytest.raises(InputError, match=r"only \.bin weights, which are pickles"):
         load_classifier(folder, 3)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "other"])
+def test_a_pipe_in_a_models_folder_is_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(InputError, match=r"no regular file|config\.json"):
+        load_classifier(folder, num_labels=3)
