@@ -187,7 +187,7 @@ REFUSED: list[tuple[str, str]] = [
     ("--fsdp full_shard", "DeepSpeed and FSDP are not supported"),
     ("--report_to nobody", "--report-to nobody is not installed or unknown.*; install it, or give none"),
     ("--accelerator_config nowhere.json", "--accelerator-config: nowhere.json does not exist; give a JSON file"),
-    ("--dataloader_num_workers -1", "--dataloader-num-workers -1: num_workers option should be non-negative"),
+    ("--dataloader_num_workers -1", "--dataloader-num-workers -1 must be a finite number, 0 or more"),
     ("--dataloader_persistent_workers true", "--dataloader-num-workers 0: persistent_workers option needs num_workers"),
     ("--colour red", "unrecognized arguments: --colour; --help"),
     ("--learning_rat 1", "unrecognized arguments: --learning_rat;"),
