@@ -27,14 +27,17 @@ def check_source(name: str | Path) -> Path | None:
         The folder; None for a bundled name and one on the Hub.
 
     Raises:
-        InputError: It can only be a path, and there is no folder there.
+        InputError: It can only be a path, and there is no folder there; or no path or name of a model can be so long.
     """
     text = str(name)
     if text in BUNDLED_MODELS:
         return None
     folder = Path(text).expanduser()
-    if folder.is_dir():
-        return folder
+    try:
+        if folder.is_dir():
+            return folder
+    except OSError as error:
+        raise InputError(f"model {text[:60]}… cannot be looked up ({error.strerror}); give a shorter name") from error
     if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
         raise InputError(f"model folder {text} does not exist")
     return None

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
 from ntk_lpft.pictures.style import (
     BLACK,
@@ -42,6 +43,7 @@ _RUNS: dict[str, tuple[str, str, Dashes, float]] = {
 _SPLITS = {"train": "Training samples", "eval": "Evaluation samples"}
 
 
+@checked
 def step_error_picture(errors: pd.DataFrame) -> Figure:
     """Draw the relative error of the one-step predictions against the size of the step, both logarithmic.
 
@@ -107,6 +109,7 @@ def _guide(axes: Axes, errors: pd.DataFrame) -> None:
     axes.plot(rates, ratio / 4 * rates, color="0.6", linewidth=1, label="slope 1", zorder=0)
 
 
+@checked
 def flow_picture(flow: pd.DataFrame, rate_in_eigenvalues: float) -> Figure:
     """Draw loss and accuracy over training, really trained (solid) and as P, F and P + F predict (dashed).
 

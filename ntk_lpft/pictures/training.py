@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ntk_lpft.arguments import checked
 from ntk_lpft.pictures.names import drawn_name
 from ntk_lpft.pictures.style import (
     BLACK,
@@ -23,6 +24,7 @@ from ntk_lpft.pictures.style import (
 _HEIGHT = 3.3  # inches
 
 
+@checked
 def training_curves(tracking: pd.DataFrame, probed: bool = False) -> Figure:
     """Head norm and accuracy over training.
 
@@ -52,6 +54,7 @@ def training_curves(tracking: pd.DataFrame, probed: bool = False) -> Figure:
     return figure
 
 
+@checked
 def feature_curves(tracking: pd.DataFrame, measure: str, probed: bool = False) -> Figure:
     """One measure of features over training, a curve for each split.
 
@@ -80,6 +83,7 @@ def feature_curves(tracking: pd.DataFrame, measure: str, probed: bool = False) -
     return figure
 
 
+@checked
 def head_scale_curves(grid: pd.DataFrame) -> Figure:
     """Features' change and accuracy against the head norm at the start of fine-tuning.
 

@@ -109,3 +109,10 @@ def test_a_pipe_in_a_models_folder_is_not_waited_for(folder: Path, name: str) ->
     os.mkfifo(folder / name)
     with pytest.raises(InputError, match=r"no regular file|config\.json"):
         load_classifier(folder, num_labels=3)
+
+
+@pytest.mark.parametrize("load", [load_classifier, load_tokenizer])
+def test_a_name_that_no_file_can_have_is_cut_in_the_message(load: object) -> None:
+    with pytest.raises(InputError, match=r"^model x{60}… cannot be looked up") as refusal:
+        load("x" * 5000)  # type: ignore[operator]
+    assert len(str(refusal.value)) < 200

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.pictures import block_heat_maps, empty_figure, group_shares, save, singular_values
+from ntk_lpft.pictures import block_heat_maps, empty_figure, group_shares, save, singular_values, training_curves
 
 pytestmark = pytest.mark.unchecked
 ONES = torch.ones(2, 2)
@@ -29,6 +29,7 @@ Y = torch.tensor([0, 1])
         (lambda: block_heat_maps(None, ONES, Y, ["a", "b"]), "p_blocks is None; pass a torch tensor or a numpy array"),
         (lambda: block_heat_maps(ONES, ONES, [0, 1], ["a", "b"]), "labels is of type list; pass a torch tensor"),
         (lambda: block_heat_maps(ONES, ONES, Y, None), "label_names is None; pass a list"),
+        (lambda: training_curves(ONES), "tracking is of type Tensor; pass of type DataFrame"),
         (lambda: save(None, "x.png"), "figure is None; pass of type Figure"),
         (lambda: save(empty_figure(1, 1), None), "path is None; pass text or a path"),
     ],
