@@ -222,6 +222,8 @@ def check_temperature(temperature: float) -> None:
 def to_array(values: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]) -> Shaped[np.ndarray, "..."]:
     """Return a tensor's numbers as a numpy array, in float64 if they are floating."""
     if isinstance(values, Tensor):
+        if values.is_meta or values.layout != torch.strided:
+            raise InputError("what is to be an array is a tensor that is sparse or holds no data; give a dense one")
         plain = values.detach().cpu()
         # numpy has no bfloat16.
         return plain.to(torch.float64).numpy() if plain.is_floating_point() else plain.numpy()

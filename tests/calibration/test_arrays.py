@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from ntk_lpft.calibration import Predictions, read_predictions
+from ntk_lpft.calibration.predictions import to_array
 from ntk_lpft.errors import InputError
 
 LOGITS = np.array([[0.1, -2.5, 3.0], [1e-7, 4.0, -1.0], [2.0, 2.5, 1e5], [0.0, -0.0, 0.25]])
@@ -127,3 +128,9 @@ def test_files_that_would_run_code_or_hold_several_arrays(tmp_path: Path) -> Non
         read_predictions(tmp_path / "alone.safetensors", None, "test")
     with pytest.raises(InputError, match="has no labels; give them as well"):
         read_predictions(tmp_path / "f.npy", None, "test")
+
+
+@pytest.mark.parametrize("odd", [torch.ones(2, 2).to_sparse(), torch.ones(2, 2, device="meta")])
+def test_tensors_without_an_array_of_numbers_are_refused(odd: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="sparse or holds no data"):
+        to_array(odd)
