@@ -40,7 +40,7 @@ from ntk_lpft.tasks import EncodedSplit
 from ntk_lpft.tasks.fingerprint import digest
 
 FEATURES = "ntk_lpft features 2"
-HEADS = "ntk_lpft logistic head 3"
+HEADS = "ntk_lpft logistic head 4"
 
 Say = Callable[[str], object]
 

@@ -11,6 +11,7 @@ import torch
 from helpers.logistic_reference import STRENGTHS, cross_validation, objective
 
 from ntk_lpft.errors import InputError
+from ntk_lpft.probing import logistic
 from ntk_lpft.probing.logistic import RELATIVE_ERROR, LogisticHead, fit_logistic_head
 
 
@@ -31,6 +32,23 @@ def separable(num_labels: int, n: int = 40, size: int = 60) -> tuple[torch.Tenso
 
 def bias_of(head: LogisticHead) -> np.ndarray:
     return np.zeros(len(head.weight)) if head.bias is None else head.bias.numpy()
+
+
+@pytest.mark.parametrize("num_labels", [2, 3])
+def test_the_gradient_bounds_the_error_of_a_fit_that_stopped_early(
+    num_labels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """b, which has no penalty, must be the best for V: else no gradient bounds how far V is from its optimum."""
+    monkeypatch.setattr(logistic, "_TOLERANCES", (1e-2,))
+    features, labels = features_and_labels(num_labels)
+    x = features.double().numpy()
+    head = fit_logistic_head(features, labels, num_labels)
+    written_out = objective(x, labels, head.strength, intercept=True)
+    by_weight, by_bias = written_out.gradient(head.weight.numpy(), bias_of(head))
+    assert not head.converged
+    assert np.linalg.norm(by_bias) <= 1e-9 * np.linalg.norm(by_weight)
+    apart = np.linalg.norm(head.weight.numpy() - written_out.optimum()[0])
+    assert 0 < apart <= head.gradient_norm / written_out.penalty
 
 
 @pytest.mark.parametrize("intercept", [True, False])
