@@ -1,10 +1,12 @@
-"""What goes wrong on the disk, as ``OSError`` with the file's name, whichever library was writing."""
+"""What goes wrong on the disk: files that are not there, and refusals in writing, whichever library was at it."""
 
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ntk_lpft.errors import InputError
 
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 
@@ -36,3 +38,22 @@ def named_disk_errors(path: Path) -> Iterator[None]:
             raise
         number = int(found.group(1))
         raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def check_is_file(path: Path, what: str = "") -> None:
+    """Refuse a path that names no regular file: others, such as pipes, may never end.
+
+    Args:
+        path: The path.
+        what: What messages say before it, such as an option's flag.
+
+    Raises:
+        InputError: There is no file of that name, or the file system takes no such name.
+    """
+    shown = f"{what} {path!s:.200}".strip()
+    try:
+        there, exists = path.is_file(), path.exists()
+    except OSError as error:
+        raise InputError(f"{shown}… cannot be read ({error.strerror}); check the path") from error
+    if not there:
+        raise InputError(f"{shown}{' is not a file' if exists else ': no such file'}; check the path")

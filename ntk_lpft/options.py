@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from ntk_lpft.choices import HEADS, LOGISTIC, POOLINGS, choose
+from ntk_lpft.disk_errors import check_is_file
 from ntk_lpft.errors import InputError
 from ntk_lpft.model_sources import check_source, model_places
 
@@ -75,8 +76,8 @@ def check_file(flag: str, name: str | None) -> None:
     Raises:
         InputError: There is none of that name.
     """
-    if name is not None and not Path(name).expanduser().is_file():
-        raise InputError(f"{flag} {name}: no such file; check the path")
+    if name is not None:
+        check_is_file(Path(name).expanduser(), flag)
 
 
 def check_filled(options: Any, *names: str) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ntk_lpft.csv_cells import guarded, unguarded
-from ntk_lpft.disk_errors import named_disk_errors
+from ntk_lpft.disk_errors import check_is_file, named_disk_errors
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import parse_json
 
@@ -176,8 +176,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mappin
 @contextmanager
 def _opened(path: Path, device: str) -> Iterator[tuple[Any, dict[str, str]]]:
     """Open a file that `write_tensors` made; gives safetensors' handle, and the metadata."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    check_is_file(path)
     try:
         with safetensors.safe_open(path, framework="pt", device=device) as handle:
             metadata = handle.metadata() or {}

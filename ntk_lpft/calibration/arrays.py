@@ -17,6 +17,7 @@ from torch import Tensor
 from ntk_lpft.calibration.columns import check_columns, labels_of, place_columns
 from ntk_lpft.calibration.predictions import Predictions, are_probabilities, to_array
 from ntk_lpft.calibration.text_columns import TextColumns, is_number
+from ntk_lpft.disk_errors import check_is_file
 from ntk_lpft.errors import InputError
 
 FORMATS = (".safetensors", ".npy", ".csv", ".tsv")
@@ -127,12 +128,7 @@ def read_array(path: str | Path, key: str, *, alone: bool = True) -> Shaped[np.n
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise InputError(f"{path} is not of a format that can be read; use one of {', '.join(FORMATS)}")
-    try:
-        there = path.is_file()
-    except OSError as error:
-        raise InputError(f"{str(path)[:100]}: {error.strerror}; check the path") from error
-    if not there:
-        raise InputError(f"{path}: no such file")
+    check_is_file(path)
     if kind == ".safetensors":
         tensors = _read_safetensors(path)
         if key not in tensors and not (alone and len(tensors) == 1):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ntk_lpft.arguments import checked
-from ntk_lpft.disk_errors import named_disk_errors
+from ntk_lpft.disk_errors import check_is_file, named_disk_errors
 from ntk_lpft.errors import InputError
 from ntk_lpft.storage import whole_file
 
@@ -172,8 +172,7 @@ def read_tracking(path: str | Path) -> pd.DataFrame:
         InputError: The file is missing, no tracking log, or was altered.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    check_is_file(path)
     rows = [row for row, _ in _complete_rows(path)]
     # By Python's own float, which reads back the very bits that were written.
     columns = {name: [row[place] for row in rows] for place, name in enumerate(COLUMNS)}

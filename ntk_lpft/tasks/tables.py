@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ntk_lpft.class_names import listed, shortened
+from ntk_lpft.disk_errors import check_is_file
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import check_text, parse_json
 
@@ -51,23 +52,6 @@ def read_text(path: Path) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise InputError(f"{path}, line {line} holds a NUL character, which is no text; save the file as UTF-8 text")
     return text
-
-
-def check_is_file(path: Path) -> None:
-    """Refuse a path that names no file.
-
-    Args:
-        path: The path.
-
-    Raises:
-        InputError: There is no file of that name, or the system does not take such a name.
-    """
-    try:
-        there = path.is_file()
-    except OSError as error:
-        raise InputError(f"{path!s:.100}… cannot be read ({error.strerror}); check the path") from error
-    if not there:
-        raise InputError(f"{path} is not a file; check the path")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -203,7 +203,7 @@ def test_a_file_sorted_by_class(tmp_path: Path) -> None:
         ({"train": []}, r"file of train rows \[\] is no path"),
         ({"test": 5}, "file of test rows 5 is no path"),
         ({"train": "x" * 5000 + ".csv"}, "cannot be read .*check the path"),
-        ({"train": "x\0.csv"}, "is not a file"),
+        ({"train": "x\0.csv"}, "no such file"),
         ({"text_columns": 5}, "text columns 5 are no list of texts"),
         ({"text_columns": None}, "give one column, or two"),
         ({"text_columns": (1, 2)}, "are no list of texts"),

@@ -173,7 +173,7 @@ def test_a_parquet_file_that_is_none_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["missing.csv", "missing.parquet", "missing.jsonl"])
 def test_a_missing_file_is_named(tmp_path, name):
-    with pytest.raises(InputError, match=f"{name} is not a file"):
+    with pytest.raises(InputError, match=f"{name}: no such file"):
         load_files(tmp_path / name)
 
 
