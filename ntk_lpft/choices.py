@@ -8,7 +8,7 @@ POOLINGS = ("auto", "first", "last", "mean")
 
 ENGINES = ("structured", "functional", "per_example")
 OUTPUTS = ("full", "class_trace", "pseudo")
-PRECISION_NAMES = ("float32", "float64", "tf32", "bfloat16")
+PRECISION_NAMES = ("float32", "float64", "tf32", "bfloat16", "bfloat16x3", "bfloat16x6")
 
 METHODS = ("lp", "ft", "lp-ft", "lora", "lp-lora")
 LOGISTIC = "logistic"

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients, SparseGradients, add_at_
-from ntk_lpft.kernel.layout import Layout, add_product_, batch_gram
+from ntk_lpft.kernel.layout import Layout, batch_gram
 
 # How much slower, per floating-point operation, the Gram form ran than materialising the gradients, for
 # 1 < t (see benchmarks/RESULTS.md). At t = 1 it needs hundreds of times fewer operations.
@@ -168,21 +168,21 @@ def _contract_gram(out: Kernel, layout: Layout, records: Sequence[OuterGradients
 
 def _gram_block(row: OuterGradients, column: OuterGradients, layout: Layout, dtype: torch.dtype) -> Tensor:
     (n, t, k, o), (m, s) = row.grads.shape, column.grads.shape[:2]
-    inputs = _product(row.inputs.reshape(n * t, -1), column.inputs.reshape(m * s, -1), dtype).view(n, t, m, s)
+    inputs = _product(row.inputs.reshape(n * t, -1), column.inputs.reshape(m * s, -1), layout, dtype).view(n, t, m, s)
     if layout.traced:
         total = torch.zeros((n, t, m, s), dtype=dtype, device=inputs.device)
         for c in range(k):
             left, right = row.grads[:, :, c].reshape(n * t, o), column.grads[:, :, c].reshape(m * s, o)
-            add_product_(total.view(n * t, m * s), left, right)
+            layout.add_product_(total.view(n * t, m * s), left, right)
         return torch.einsum("ntms,ntms->nm", inputs, total)
-    grads = _product(row.grads.reshape(n * t * k, o), column.grads.reshape(m * s * k, o), dtype)
+    grads = _product(row.grads.reshape(n * t * k, o), column.grads.reshape(m * s * k, o), layout, dtype)
     products = grads.view(n, t, k, m, s, k).mul_(inputs[:, :, None, :, :, None])
     return products.sum(dim=(1, 4)).view(n * k, m * k)
 
 
-def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+def _product(left: Tensor, right: Tensor, layout: Layout, dtype: torch.dtype) -> Tensor:
     out = torch.zeros((left.shape[0], right.shape[0]), dtype=dtype, device=left.device)
-    add_product_(out, left, right)
+    layout.add_product_(out, left, right)
     return out
 
 
@@ -210,6 +210,7 @@ def _add_shared_tokens_(out: Kernel, layout: Layout, owners: Tensor, values: Ten
     g, u = owners.shape
     w = layout.width
     flat = values.reshape(g, u * w, -1)
+    # Small products, between which much is moved: splitting them would gain nothing.
     products = batch_gram(flat, out.dtype)
     channel = torch.arange(w, device=owners.device)
     numbers = (owners[:, :, None] * w + channel).reshape(g, u * w)

@@ -14,6 +14,7 @@ from ntk_lpft.kernel.contract import outer_flops, use_gram
 from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients
 from ntk_lpft.kernel.memory import ParameterCost, Plan, make_plan
 from ntk_lpft.kernel.setup import KernelSetup
+from ntk_lpft.kernel.split import workspace_bytes
 
 # Batches hold samples of similar, not equal, length.
 _PADDING_ALLOWANCE = 1.05
@@ -39,6 +40,7 @@ def plan_for(setup: KernelSetup, budget: int, group_count: int) -> Plan:
     # While a batch is captured, its gradients stand there twice.
     graph += sum(p.position_bytes for p in costs)
     kernel = layout.shape[0] * layout.shape[1] * setup.precision.kernel.itemsize
+    split = workspace_bytes(setup.classifier.device.type) if layout.products > 1 else 0
     lengths = sum(len(row["input_ids"]) for row in setup.rows)
     return make_plan(
         costs,
@@ -47,7 +49,8 @@ def plan_for(setup: KernelSetup, budget: int, group_count: int) -> Plan:
         longest=longest,
         channels=layout.channels,
         graph_bytes_per_cell=graph,
-        kernel_bytes=kernel * (group_count + 2),  # one for the parameter at hand, one for putting in order
+        # One for the parameter at hand, one for putting in order.
+        kernel_bytes=kernel * (group_count + 2) + split,
         itemsize=setup.precision.model.itemsize,
         budget=budget,
         device_type=setup.classifier.device.type,

@@ -60,8 +60,10 @@ def compute_ntk(
         other: Columns, likewise; None for ``inputs`` again.
         engine: ``structured`` (hooks, no dense Jacobian), ``functional`` (``torch.func``) or ``per_example`` (plain
             autograd); all agree to rounding.
-        precision: ``float32``, ``float64``, ``tf32`` (CUDA) or ``bfloat16`` (products only; accumulates float32); None
-            takes float64 for a model of that dtype and float32 for any other.
+        precision: ``float32``, ``float64``, ``tf32`` (CUDA), ``bfloat16`` (products only; accumulates float32), or
+            ``bfloat16x6`` or ``bfloat16x3``: each product of the contraction as the sum of six or three bfloat16
+            products, for tensor cores, as exact as float32 or to about 2⁻¹⁵. None takes float64 for a model of that
+            dtype and float32 for any other.
         outputs: ``full``, ``class_trace`` or ``pseudo``; see ``NTKDecomposition``.
         groups: Whether F is split by parameter group, or kept as one sum, ``body``.
         memory_budget: Bytes besides the model, or text such as ``4GiB``; None takes a share of what is free.
@@ -274,6 +276,12 @@ def _announce(
             f"self-check: {check['parameters']} of {check['parameters']} trainable body parameters agree with plain "
             f"autograd on two samples, relative error {check['error']:.1e} (largest {check['worst']:.1e})"
         )
+        if check["split"] is not None:
+            found = check["split"]
+            say(
+                f"self-check: {settings.precision} products of the two samples' gradients err by "
+                f"{found['sum_error']:.1e} of their size at most (bound {found['sum_bound']:.1e})"
+            )
     say(
         f"plan: engine {settings.engine}, precision {settings.precision}, passes over the data: {len(plan.passes)}, "
         f"predicted peak {format_bytes(plan.predicted_peak)} of {format_bytes(plan.budget)} besides the model"

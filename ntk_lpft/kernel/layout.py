@@ -7,10 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntk_lpft.kernel import syrk
+from ntk_lpft.kernel.split import Parts, add_split_product_, pieces
 
 # Below this size a diagonal block of a symmetric product is computed whole: smaller products cost more in
 # overhead than their other half costs in arithmetic.
 LEAF = 128
+# Split products are faster by far on a GPU, and what they cost beside arithmetic is then more.
+SPLIT_LEAF = 512
 
 # Entries of a factor that are widened at a time where torch would round a product to the dtype of its factors.
 _WIDENED = 1 << 22
@@ -26,6 +29,7 @@ class Layout:
         symmetric: Whether the columns are rows as well; that half of the kernel is then computed once.
         channels: Number of backward passes for each sample (C, or 1 for the pseudo-NTK).
         traced: Whether the channels are summed over, so that rows and columns are samples.
+        products: Number of bfloat16 products that stand for one of float32, 3 or 6 (see `split`); 1 for none.
     """
 
     columns: int
@@ -33,6 +37,7 @@ class Layout:
     symmetric: bool
     channels: int
     traced: bool = False
+    products: int = 1
 
     @property
     def samples(self) -> int:
@@ -70,20 +75,33 @@ class Layout:
             out: Kernel matrix, changed in place.
             jacobian: Gradients of all samples in internal order, (samples·width, p).
         """
-        if jacobian.dtype != out.dtype and not jacobian.is_cuda:
+        if self.products > 1:
+            for piece in pieces(jacobian):
+                self._add_gram_(out, Parts.of(piece, self.products))
+        elif jacobian.dtype != out.dtype and not jacobian.is_cuda:
             for piece in jacobian.split(max(1, _WIDENED // max(1, jacobian.shape[0])), dim=1):
-                self.add_gram_(out, piece.to(out.dtype))
-            return
+                self._add_gram_(out, piece.to(out.dtype))
+        else:
+            self._add_gram_(out, jacobian)
+
+    def _add_gram_(self, out: Tensor, jacobian: Tensor | Parts) -> None:
         cut = self.columns * self.width
         offset = 0
         if self.symmetric:
-            if syrk.supports(out, jacobian):
+            if isinstance(jacobian, Tensor) and syrk.supports(out, jacobian):
                 syrk.add_upper_(out[:cut], jacobian[:cut])
             else:
                 _add_by_halves_(out, jacobian, 0, cut)
             offset = cut
         if self.extra:
-            add_product_(out[offset:], jacobian[cut:], jacobian[:cut])
+            _add_(out[offset:], jacobian[cut:], jacobian[:cut])
+
+    def add_product_(self, out: Tensor, left: Float[Tensor, "r p"], right: Float[Tensor, "c p"]) -> None:
+        """``out += left @ right.T``, by as many products as the layout says."""
+        if self.products > 1:
+            add_split_product_(out, left, right, self.products)
+        else:
+            add_product_(out, left, right)
 
     def add_block_(
         self, out: Float[Tensor, "rows columns"], block: Float[Tensor, "rn cn"], row: int, column: int
@@ -125,13 +143,20 @@ def batch_gram(factor: Float[Tensor, "g u p"], dtype: torch.dtype) -> Float[Tens
     return torch.bmm(wide, wide.transpose(1, 2))
 
 
-def _add_by_halves_(out: Tensor, jacobian: Tensor, first: int, last: int) -> None:
+def _add_(out: Tensor, left: Tensor | Parts, right: Tensor | Parts) -> None:
+    if isinstance(left, Parts) and isinstance(right, Parts):
+        left.add_product_(out, right)
+    elif isinstance(left, Tensor) and isinstance(right, Tensor):
+        add_product_(out, left, right)
+
+
+def _add_by_halves_(out: Tensor, jacobian: Tensor | Parts, first: int, last: int) -> None:
     """Add the upper triangle of J Jᵀ to the rows and columns ``first…last``, by halves down to small blocks."""
-    if last - first <= LEAF:
+    if last - first <= (LEAF if isinstance(jacobian, Tensor) else SPLIT_LEAF):
         part = jacobian[first:last]
-        add_product_(out[first:last, first:last], part, part)
+        _add_(out[first:last, first:last], part, part)
         return
     middle = (first + last) // 2
-    add_product_(out[first:middle, middle:last], jacobian[first:middle], jacobian[middle:last])
+    _add_(out[first:middle, middle:last], jacobian[first:middle], jacobian[middle:last])
     _add_by_halves_(out, jacobian, first, middle)
     _add_by_halves_(out, jacobian, middle, last)

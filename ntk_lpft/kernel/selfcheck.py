@@ -8,13 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntk_lpft.classifier.rows import Batch
+from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.autograd import random_seeds, sample_gradients
 from ntk_lpft.kernel.body_parameters import BodyParameter, Route
 from ntk_lpft.kernel.capture import CaptureError, capture
 from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.gradients import SampleGradients
 from ntk_lpft.kernel.layout import Layout
+from ntk_lpft.kernel.precision import Precision
 from ntk_lpft.kernel.setup import KernelSetup
+from ntk_lpft.kernel.split import SUM_BOUND, TERM_BOUND, split_errors
 from ntk_lpft.library_errors import lacks_memory
 
 # A block this much smaller than the whole kernel may be pure rounding: attention does not depend on the key's
@@ -35,6 +38,9 @@ class SelfCheck:
         routes: Names of the parameters that do not take the fastest way, by way.
         unused: Names of the parameters whose gradient is zero on both samples.
         notices: What a reader should know, one sentence each.
+        split: Where bfloat16 products stand for those of float32 (see `split`): the largest errors measured on the two
+            samples' gradients, ``sum_error`` and ``term_error``, beside what they can be, ``sum_bound`` and
+            ``term_bound``; None elsewhere.
     """
 
     error: float = 0.0
@@ -45,6 +51,7 @@ class SelfCheck:
     routes: dict[str, list[str]] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    split: dict[str, float] | None = None
 
 
 def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
@@ -59,6 +66,9 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
 
     Returns:
         What was found.
+
+    Raises:
+        InputError: Products of bfloat16 numbers err here by more than they can where they are summed in float32.
     """
     rows = sorted(setup.rows, key=lambda row: len(row["input_ids"]))
     pair = [rows[-1], rows[0]]
@@ -70,9 +80,9 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
         for parameter in setup.parameters:
             if parameter.route == Route.BATCHED:
                 parameter.route, parameter.reason = Route.SINGLE, setup.one_by_one
-    references = _references(setup, alone, seeds, budget)
+    references = _references(setup, alone, seeds, budget, check)
     scale = float(sum(block.norm() for block in references.values()))
-    layout = Layout(2, 0, symmetric=True, channels=len(seeds))
+    layout = Layout(2, 0, symmetric=True, channels=len(seeds), products=setup.layout.products)
     agreed: dict[str, Tensor] = {}
 
     def disagreement(parameter: BodyParameter, block: Tensor | CaptureError) -> str:
@@ -103,9 +113,9 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
 
 
 def _references(
-    setup: KernelSetup, alone: Sequence[Batch], seeds: Tensor, budget: int
+    setup: KernelSetup, alone: Sequence[Batch], seeds: Tensor, budget: int, check: SelfCheck
 ) -> dict[str, Float[Tensor, "4 4"]]:
-    """Blocks from plain autograd, for as many parameters at a time as the budget allows."""
+    """Blocks from plain autograd, for as many parameters at a time as the budget allows; measures split products."""
     allowed = max(1, budget // 2 // (4 * 4 * setup.seeds.element_size()))
     chunks: list[list[BodyParameter]] = []
     held = allowed
@@ -116,13 +126,31 @@ def _references(
         chunks[-1].append(parameter)
         held += parameter.tensor.numel()
     blocks = {}
+    errors = []
     for chunk in chunks:
         parameters = [parameter.tensor for parameter in chunk]
         gradients = [sample_gradients(setup.classifier.module, parameters, batch, seeds) for batch in alone]
         for index, parameter in enumerate(chunk):
             jacobian = torch.cat([sample[index] for sample in gradients])
             blocks[parameter.name] = jacobian @ jacobian.T
+            if setup.layout.products > 1:
+                errors.append(split_errors(jacobian, setup.layout.products))
+    if errors:
+        check.split = _split_found(torch.stack(errors).amax(dim=0).tolist(), setup.precision)
     return blocks
+
+
+def _split_found(errors: list[float], precision: Precision) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, error, bounds in zip(("sum", "term"), errors, (SUM_BOUND, TERM_BOUND), strict=True):
+        bound = bounds[precision.products]
+        if not error <= bound:
+            raise InputError(
+                f"precision {precision.name}: products of bfloat16 numbers err here by {error:.1e}, and can by "
+                f"{bound:.1e} at most where they are summed in float32; use precision float32"
+            )
+        found |= {f"{name}_error": error, f"{name}_bound": bound}
+    return found
 
 
 def _structured(

@@ -15,8 +15,10 @@ class KernelSettings(DeviceOptions):
     Attributes:
         engine: ``structured`` (hooks, no dense Jacobian), ``functional`` (``torch.func``) or ``per_example``
             (plain autograd); all agree to rounding.
-        precision: ``float32``, ``float64``, ``tf32`` (CUDA) or ``bfloat16`` (products only; accumulates float32); None
-            takes float64 for a model of that dtype and float32 for any other.
+        precision: ``float32``, ``float64``, ``tf32`` (CUDA), ``bfloat16`` (products only; accumulates float32), or
+            ``bfloat16x6`` or ``bfloat16x3``: each product of the contraction as the sum of six or three bfloat16
+            products, for tensor cores, as exact as float32 or to about 2⁻¹⁵. None takes float64 for a model of that
+            dtype and float32 for any other.
         outputs: ``full``, ``class_trace`` or ``pseudo``; see ``NTKDecomposition``.
         groups: Whether F is split by parameter group, or kept as one sum, ``body``.
         memory_budget: Bytes besides the model, or text such as ``4GiB``; None takes a share of what is free.
@@ -27,7 +29,9 @@ class KernelSettings(DeviceOptions):
 
     engine: str = option("structured", "structured, functional (torch.func) or per_example (plain autograd)")
     precision: str | None = option(
-        None, "float32, float64, tf32 (CUDA) or bfloat16 (default: the model's own, float32 at least)"
+        None,
+        "float32, float64, tf32 (CUDA), bfloat16, bfloat16x6 (exact as float32, from six bfloat16 products, fast on "
+        "tensor cores) or bfloat16x3 (three) (default: the model's own, float32 at least)",
     )
     outputs: str = option("full", "full, class_trace or pseudo (kernel of the sum of logits), for many classes")
     groups: bool = option(True, "split F by parameter group")

@@ -199,7 +199,14 @@ def set_up(
     parameters = find_body_parameters(classifier.module, classifier.head.parameters)
     head_error = check_head(classifier, rows, [parameter.tensor for parameter in parameters], precision)
     seeds = output_seeds(outputs, number_of_labels(classifier.module), precision.model, classifier.device)
-    layout = Layout(len(columns), len(extra), symmetric, seeds.shape[0], traced=outputs == "class_trace")
+    layout = Layout(
+        len(columns),
+        len(extra),
+        symmetric,
+        seeds.shape[0],
+        traced=outputs == "class_trace",
+        products=precision.products,
+    )
     groups = group_parameters(parameter.name for parameter in parameters)
     inside = _narrowest(classifier, sample) if precision.model == torch.float64 else precision.model
     one_by_one = ""
