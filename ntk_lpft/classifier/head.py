@@ -142,6 +142,34 @@ def features_and_logits(
     return value, logits.detach()
 
 
+def head_input_gradients(
+    model: nn.Module, head: Head, tensors: Mapping[str, Tensor], seeds: Float[Tensor, "k c"]
+) -> Float[Tensor, "k ..."]:
+    """Gradients of seeds @ logits with respect to what the head is given, summed over the samples.
+
+    Args:
+        model: The classifier, in eval mode.
+        head: Its head.
+        tensors: One padded batch.
+        seeds: Linear combinations of the logits, (k, C).
+
+    Returns:
+        One gradient for each combination, of the shape of the head's input.
+    """
+    seen: dict[str, Tensor] = {}
+    with torch.no_grad(), _observed(head.module, seen):
+        logits = logits_of(model, tensors)
+    value = seen["input"]
+    if not logits.requires_grad:  # the head's output does not reach the logits
+        return value.new_zeros((len(seeds), *value.shape), requires_grad=False)
+    with torch.enable_grad():
+        rows = [
+            torch.autograd.grad(logits, value, seed.to(logits).expand_as(logits), retain_graph=True)[0]
+            for seed in seeds
+        ]
+    return torch.stack(rows)
+
+
 def find_head(model: nn.Module, tensors: Mapping[str, Tensor]) -> Head:
     """Find the linear layer that makes the logits, by running the model once on a batch.
 

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from ntk_lpft.kernel.head_check import feature_gram
 from ntk_lpft.kernel.memory import Plan, default_budget
 from ntk_lpft.kernel.passes import PassRunner
 from ntk_lpft.kernel.precision import Precision
+from ntk_lpft.kernel.rank_form import RankFormGroups
 from ntk_lpft.kernel.selfcheck import run_self_check
 from ntk_lpft.kernel.settings import KernelSettings
 from ntk_lpft.kernel.setup import KernelSetup, find_classifier, set_up
@@ -39,6 +40,7 @@ def compute_ntk(
     precision: str | None = None,
     outputs: str = "full",
     groups: bool = True,
+    rank_form: bool = True,
     memory_budget: int | str | None = None,
     device: str | None = None,
     checkpoint: str | Path | None = None,
@@ -66,6 +68,9 @@ def compute_ntk(
             dtype and float32 for any other.
         outputs: ``full``, ``class_trace`` or ``pseudo``; see ``NTKDecomposition``.
         groups: Whether F is split by parameter group, or kept as one sum, ``body``.
+        rank_form: Whether F is computed for the r = rank(V) combinations of the logits that the head can reach, and
+            expanded to all C of them when it is asked for. Exact: F = V Θ^φ Vᵀ. The structured engine alone does it; a
+            head from logistic regression has r = C − 1. False differentiates every logit.
         memory_budget: Bytes besides the model, or text such as ``4GiB``; None takes a share of what is free.
         device: A torch device; None takes the one the model is on.
         checkpoint: File for the partial kernel. A run that was interrupted goes on from it. It stays until you
@@ -85,6 +90,7 @@ def compute_ntk(
         precision=precision,
         outputs=outputs,
         groups=groups,
+        rank_form=rank_form,
         memory_budget=memory_budget,
         device=device,
     )
@@ -198,12 +204,20 @@ def _compute(
     earlier = store.load()
     began = time.monotonic()
     with classifier.opened(), float32_products(precision.tf32):
-        setup = set_up(classifier, columns, extra, symmetric=symmetric, outputs=settings.outputs, precision=precision)
+        setup = set_up(
+            classifier,
+            columns,
+            extra,
+            symmetric=symmetric,
+            outputs=settings.outputs,
+            precision=precision,
+            rank_form=settings.rank_form and settings.engine == "structured",
+        )
         check = _route(setup, settings.engine, budget)
         for notice in check.get("notices", []):
             say(f"notice: {notice}")
         plan = plan_for(setup, budget, len(setup.groups) if settings.groups else 1) if earlier is None else earlier.plan
-        _announce(say, settings, check, plan, earlier)
+        _announce(say, setup, settings, check, plan, earlier)
         runner = PassRunner(setup, plan, settings.engine, merge=not settings.groups, progress=progress, report=say)
         resumed = {
             "resumed_after_passes": earlier.progress.passes if earlier else 0,
@@ -217,6 +231,7 @@ def _compute(
         **_described(identity),
         "head": classifier.head.name,
         "head_error": setup.head_error,
+        "head_rank": _head_rank(setup),
         "rounding": {"P": _rounding(precision.feature_rounding, setup), "F": _rounding(precision.rounding, setup)},
         "self_check": check,
         "plan": {"passes": len(plan.passes), "max_cells": plan.max_cells, "chunk_bytes": plan.chunk_bytes,
@@ -254,6 +269,13 @@ def _identity(
     }
 
 
+def _head_rank(setup: KernelSetup) -> dict[str, Any]:
+    """Say what was found of V's rank, and how many combinations of the logits were differentiated for it."""
+    found = setup.head_rank
+    known = {} if found is None else {"rank": found.rank, "cut": found.cut, "largest": found.largest}
+    return {**known, "rank_form": setup.basis is not None, "differentiated": len(setup.seeds)}
+
+
 def _rounding(dtype: torch.dtype, setup: KernelSetup) -> str:
     """Name the dtype to which a part is rounded, by the precision or by the model itself."""
     return str(max(dtype, setup.inside, key=lambda kind: torch.finfo(kind).eps)).removeprefix("torch.")
@@ -269,7 +291,12 @@ def _route(setup: KernelSetup, engine: str, budget: int) -> dict[str, Any]:
 
 
 def _announce(
-    say: Callable[[str], None], settings: KernelSettings, check: dict[str, Any], plan: Plan, earlier: Stored | None
+    say: Callable[[str], None],
+    setup: KernelSetup,
+    settings: KernelSettings,
+    check: dict[str, Any],
+    plan: Plan,
+    earlier: Stored | None,
 ) -> None:
     if check:
         say(
@@ -282,6 +309,10 @@ def _announce(
                 f"self-check: {settings.precision} products of the two samples' gradients err by "
                 f"{found['sum_error']:.1e} of their size at most (bound {found['sum_bound']:.1e})"
             )
+    if setup.basis is not None and setup.head_rank is not None:
+        k, c = len(setup.seeds), len(setup.basis)
+        rank = setup.head_rank.rank
+        say(f"rank form: the head has rank {rank}, so F is computed for {k} combinations of its {c} logits")
     say(
         f"plan: engine {settings.engine}, precision {settings.precision}, passes over the data: {len(plan.passes)}, "
         f"predicted peak {format_bytes(plan.predicted_peak)} of {format_bytes(plan.budget)} besides the model"
@@ -302,6 +333,7 @@ def _assemble(
     feature_kernel = setup.external(gram.to(dtype), 1).cpu()
     scale = 1.0 / setup.seeds.shape[1] if layout.traced else 1.0
     blocks: dict[str, Tensor] = {}
+    # By name, so that each is freed once it has been put in order.
     for name in list(kernels):
         block = setup.external(layout.complete(kernels.pop(name)).mul_(scale), layout.width).cpu()
         w = layout.width
@@ -313,7 +345,7 @@ def _assemble(
     return {
         part: NTKDecomposition(
             feature_kernel=feature_kernel[where].clone(),
-            ft_groups={name: block[where].clone() for name, block in blocks.items()},
+            ft_groups=_groups({name: block[where].clone() for name, block in blocks.items()}, setup, part == "train"),
             row_logits=by_part[part],
             column_logits=by_part["train"],
             outputs=settings.outputs,
@@ -323,3 +355,10 @@ def _assemble(
         for part, where in pieces.items()
         if where.stop > where.start
     }
+
+
+def _groups(blocks: dict[str, Tensor], setup: KernelSetup, symmetric: bool) -> Mapping[str, Tensor]:
+    """Return F by group, in rank form where it was computed so."""
+    if setup.basis is None or not blocks or setup.layout.traced:
+        return blocks
+    return RankFormGroups(setup.basis, blocks, symmetric=symmetric)

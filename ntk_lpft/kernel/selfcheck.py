@@ -58,7 +58,8 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
     """Check and route every parameter of a setup; the parameters' ``route`` and ``reason`` are set.
 
     The longest and the shortest sample are taken together, padded, as in the run. Two random combinations of the
-    logits stand for all of them: a wrong rule agrees on them with probability zero.
+    logits stand for all of them: a wrong rule agrees on them with probability zero. In rank form the structured
+    engine sees only their parts within the head's range, while autograd differentiates all of them.
 
     Args:
         setup: The setup; its parameters are changed.
@@ -101,7 +102,7 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
         (Route.SINGLE, alone, Route.AUTOGRAD),
     ):
         parameters = [parameter for parameter in setup.parameters if parameter.route == route]
-        blocks = _structured(setup, parameters, batches, seeds, layout)
+        blocks = _structured(setup, parameters, batches, setup.within_reach(seeds), layout)
         for parameter in parameters:
             reason = disagreement(parameter, blocks[parameter.name])
             if reason:

@@ -21,6 +21,8 @@ class KernelSettings(DeviceOptions):
             dtype and float32 for any other.
         outputs: ``full``, ``class_trace`` or ``pseudo``; see ``NTKDecomposition``.
         groups: Whether F is split by parameter group, or kept as one sum, ``body``.
+        rank_form: Whether F is computed for the rank(V) combinations of the logits that the head can reach, and
+            expanded to all of them when it is asked for (structured engine); see ``NTKDecomposition.head_basis``.
         memory_budget: Bytes besides the model, or text such as ``4GiB``; None takes a share of what is free.
         device: A torch device; None takes the one the model is on.
     """
@@ -35,6 +37,9 @@ class KernelSettings(DeviceOptions):
     )
     outputs: str = option("full", "full, class_trace or pseudo (kernel of the sum of logits), for many classes")
     groups: bool = option(True, "split F by parameter group")
+    rank_form: bool = option(
+        True, "compute F for the rank(V) combinations of the logits that the head can reach, and expand it: exact"
+    )
     memory_budget: int | str | None = option(
         None, "memory besides the model, such as 4GiB (default: a share of what is free)"
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from ntk_lpft.classifier.as_called import Casts
@@ -18,6 +18,7 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.body_parameters import BodyParameter, find_body_parameters
 from ntk_lpft.kernel.groups import group_parameters
 from ntk_lpft.kernel.head_check import check_head
+from ntk_lpft.kernel.head_rank import HeadRank, rank_of_head, unreachable_share
 from ntk_lpft.kernel.layout import Layout
 from ntk_lpft.kernel.precision import Precision, resolve_precision
 
@@ -43,6 +44,8 @@ class KernelSetup:
         head_error: Relative error of P against plain autograd on two samples.
         inside: Narrowest dtype that the model itself computes in on its way to the logits.
         one_by_one: Why samples are run one by one, or nothing where they may share padded batches.
+        head_rank: What was found of the head's rank; None where the rank form was not asked for.
+        basis: Q, of shape (C, r), where the kernel is one of the combinations Qᵀf; None where it is one of all logits.
     """
 
     classifier: Classifier
@@ -57,6 +60,14 @@ class KernelSetup:
     head_error: float
     inside: torch.dtype
     one_by_one: str = ""
+    head_rank: HeadRank | None = None
+    basis: Float64[Tensor, "c r"] | None = None
+
+    def within_reach(self, seeds: Float[Tensor, "k c"]) -> Float[Tensor, "k c"]:
+        """Return the part of some combinations of the logits that the kernel has: QQᵀ of each, or all of it."""
+        if self.basis is None:
+            return seeds
+        return (seeds.double().cpu() @ self.basis @ self.basis.T).to(seeds)
 
     def batches(self, max_cells: int, max_rows: int | None = None) -> Iterator[Batch]:
         """Trimmed batches of all samples; none holds both columns and other rows."""
@@ -167,6 +178,7 @@ def set_up(
     symmetric: bool,
     outputs: str,
     precision: Precision,
+    rank_form: bool = False,
 ) -> KernelSetup:
     """Put an opened classifier and rows together.
 
@@ -177,6 +189,8 @@ def set_up(
         symmetric: Whether the columns are rows as well.
         outputs: ``full``, ``class_trace`` or ``pseudo``.
         precision: dtypes.
+        rank_form: Whether only the combinations of the logits that the head can reach are to be differentiated, where
+            they are fewer than the logits and the model agrees.
 
     Returns:
         The setup, with its samples sorted into internal order.
@@ -198,7 +212,12 @@ def set_up(
         raise InputError("the model gives other logits each time, even in eval mode; switch its randomness off")
     parameters = find_body_parameters(classifier.module, classifier.head.parameters)
     head_error = check_head(classifier, rows, [parameter.tensor for parameter in parameters], precision)
-    seeds = output_seeds(outputs, number_of_labels(classifier.module), precision.model, classifier.device)
+    rank = rank_of_head(classifier.head.module.weight, precision.model) if rank_form else None
+    basis = _basis(classifier, rank, sample, precision) if outputs != "pseudo" else None
+    if basis is None:
+        seeds = output_seeds(outputs, number_of_labels(classifier.module), precision.model, classifier.device)
+    else:
+        seeds = basis.T.to(classifier.device, precision.model)
     layout = Layout(
         len(columns),
         len(extra),
@@ -230,7 +249,20 @@ def set_up(
         head_error,
         inside,
         one_by_one,
+        rank,
+        basis,
     )
+
+
+def _basis(
+    classifier: Classifier, rank: HeadRank | None, sample: dict[str, Tensor], precision: Precision
+) -> Float64[Tensor, "c r"] | None:
+    """Return the basis in which the kernel is to be computed, or None for that of the logits themselves."""
+    if rank is None or not rank.reduces:
+        return None
+    share = unreachable_share(classifier.module, classifier.head, sample, rank.basis)
+    # Rounding is far below, and what the head's range does not hold at all (logits changed behind it) far above.
+    return rank.basis if share <= torch.finfo(precision.model).eps ** 0.5 else None
 
 
 @contextmanager

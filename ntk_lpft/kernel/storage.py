@@ -10,7 +10,9 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.runs.kernel import KernelRun
 from ntk_lpft.storage import read_tensors, write_tensors
 
-FORMAT = "ntk_lpft kernel 1"
+# What the second has beyond the first: kernels in rank form.
+FORMAT = "ntk_lpft kernel 2"
+_FORMATS = ("ntk_lpft kernel 1", FORMAT)
 
 
 class StoredPart(NamedTuple):
@@ -75,7 +77,7 @@ def read_part(path: str | Path, part: str | None = None) -> StoredPart:
         KernelRun(path).believed(KernelRun.KERNEL)
     tensors, description = read_tensors(file)
     form = description.get("format") if isinstance(description, dict) else None
-    if form != FORMAT:
+    if form not in _FORMATS:
         raise InputError(f"{file} holds no kernel (format {form!r})")
     described = _in_order(description.get("ntk"), description.get("parts"), file)
     chosen = next(iter(described)) if part is None else part

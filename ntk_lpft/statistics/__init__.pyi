@@ -19,6 +19,7 @@ from .features import (
 )
 from .groups import frobenius_shares, projection_shares, trace_shares
 from .matrix import as_matrix, pretrain_effective, transposed
+from .rank_form import ft_effective_spectrum, total_spectrum
 from .residual import (
     OneStepChange,
     ft_ratio,
@@ -56,6 +57,7 @@ __all__ = [
     "feature_norm",
     "fisher_discriminant_ratio",
     "frobenius_shares",
+    "ft_effective_spectrum",
     "ft_ratio",
     "initial_residual",
     "kernel_classifier",
@@ -78,6 +80,7 @@ __all__ = [
     "statistics_table",
     "sum_spectrum",
     "summarise",
+    "total_spectrum",
     "trace_ratio",
     "trace_shares",
     "transposed",

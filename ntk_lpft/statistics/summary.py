@@ -12,9 +12,11 @@ from tqdm import tqdm
 
 from ntk_lpft.arguments import checked
 from ntk_lpft.errors import InputError
+from ntk_lpft.kernel.rank_form import expand
 from ntk_lpft.statistics.classifier import KernelClassifierResult
 from ntk_lpft.statistics.classifier import kernel_classifier as fit_kernel_classifier
 from ntk_lpft.statistics.matrix import as_matrix, check_feature_kernel, check_labels, pretrain_effective
+from ntk_lpft.statistics.rank_form import ft_effective_spectrum, total_spectrum
 from ntk_lpft.statistics.residual import sample_ft_ratios
 from ntk_lpft.statistics.spectrum import Spectrum, kernel_spectrum, pretrain_effective_spectrum, sum_spectrum
 from ntk_lpft.statistics.target_alignment import (
@@ -55,13 +57,14 @@ class KernelStatistics:
 @checked
 def summarise(
     feature_kernel: Float[Tensor, "n n"],
-    ft_effective: Float[Tensor, "n c n c"],
+    ft_effective: Float[Tensor, "n r n r"],
     labels: Int[Tensor, " n"],
     *,
     residual: Float[Tensor, "n c"] | None = None,
     eval_feature_kernel: Float[Tensor, "m n"] | None = None,
-    eval_ft_effective: Float[Tensor, "m c n c"] | None = None,
+    eval_ft_effective: Float[Tensor, "m r n r"] | None = None,
     eval_labels: Int[Tensor, " m"] | None = None,
+    head_basis: Float[Tensor, "c r"] | None = None,
     computed_in: torch.dtype | None = None,
     features_computed_in: torch.dtype | None = None,
     kernel_classifier: bool = True,
@@ -75,12 +78,15 @@ def summarise(
 
     Args:
         feature_kernel: k of the training samples, of shape (N, N), symmetric.
-        ft_effective: F of the training samples, of shape (N, C, N, C), symmetric, with at least two classes.
+        ft_effective: F of the training samples, of shape (N, C, N, C), symmetric, with at least two classes; or, with
+            ``head_basis``, F_r, of shape (N, r, N, r).
         labels: The class of each training sample, of shape (N,).
         residual: δ of the training samples, of shape (N, C), for the FT ratio.
         eval_feature_kernel: k of evaluation rows × training columns, of shape (M, N), for the kernel classifier.
-        eval_ft_effective: F of evaluation rows × training columns, of shape (M, C, N, C).
+        eval_ft_effective: F of evaluation rows × training columns, of shape (M, C, N, C), or F_r, (M, r, N, r).
         eval_labels: The class of each evaluation sample, of shape (M,).
+        head_basis: Q, of shape (C, r), where the kernels above are those of the r combinations Qᵀf, F = Q F_r Qᵀ; see
+            `NTKDecomposition.head_basis`. Spectra are then taken from the small form, which is exact.
         computed_in: The dtype in which F was computed, which sets the rank tolerance; by default its own. A kernel
             computed in bfloat16 is stored wider, see `NTKDecomposition.rounding`.
         features_computed_in: The same for the feature kernel; by default as for F.
@@ -95,6 +101,11 @@ def summarise(
         InputError: The shapes do not fit each other, a tensor is not finite, a kernel is not symmetric, a label is
             out of range, or only some of the three evaluation arguments are given.
     """
+    reduced: Tensor | None = None
+    if head_basis is not None:
+        reduced, ft_effective = ft_effective, expand(ft_effective, head_basis, symmetric=True)
+        if eval_ft_effective is not None:
+            eval_ft_effective = expand(eval_ft_effective, head_basis)
     _check_train(feature_kernel, ft_effective, labels, residual)
     given = [part is not None for part in (eval_feature_kernel, eval_ft_effective, eval_labels)]
     if any(given) and not all(given):
@@ -109,7 +120,7 @@ def summarise(
         for name in _COMPONENTS:
             bar.set_postfix_str(f"{name}, spectrum", refresh=False)
             rounding = (features_computed_in or computed_in) if name == "P" else computed_in
-            row = _statistics(name, feature_kernel, ft_effective, labels, rounding)
+            row = _statistics(name, feature_kernel, ft_effective, reduced, labels, rounding)
             if name == "P+F":
                 row = replace(row, spectrum=sum_spectrum(row.spectrum, *(part.spectrum for part in rows)))
             if name == "F" and residual is not None:
@@ -206,7 +217,12 @@ def _component(name: str, feature_kernel: Tensor, ft_effective: Tensor) -> Tenso
 
 
 def _statistics(
-    name: str, feature_kernel: Tensor, ft_effective: Tensor, labels: Tensor, computed_in: torch.dtype | None
+    name: str,
+    feature_kernel: Tensor,
+    ft_effective: Tensor,
+    reduced: Tensor | None,
+    labels: Tensor,
+    computed_in: torch.dtype | None,
 ) -> KernelStatistics:
     if name == "P":  # which is never built
         classes = ft_effective.shape[1]
@@ -216,10 +232,16 @@ def _statistics(
             pretrain_effective_alignment(feature_kernel, labels, classes, computed_in=computed_in),
             pretrain_effective_centred_alignment(feature_kernel, labels, classes, computed_in=computed_in),
         )
-    kernel = _component(name, feature_kernel, ft_effective)
+    kernel, classes = _component(name, feature_kernel, ft_effective), ft_effective.shape[1]
+    if reduced is None:
+        spectrum = kernel_spectrum(kernel, symmetric=True, computed_in=computed_in)
+    elif name == "F":
+        spectrum = ft_effective_spectrum(reduced, classes, symmetric=True, computed_in=computed_in)
+    else:
+        spectrum = total_spectrum(feature_kernel, reduced, classes, symmetric=True, computed_in=computed_in)
     return KernelStatistics(
         name,
-        kernel_spectrum(kernel, symmetric=True, computed_in=computed_in),
+        spectrum,
         alignment(kernel, labels, computed_in=computed_in),
         centred_alignment(kernel, labels, computed_in=computed_in),
     )

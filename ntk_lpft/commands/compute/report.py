@@ -99,12 +99,13 @@ def analyse(
         return Results(table, [], groups, spectra)
     rows = summarise(
         train.feature_kernel,
-        train.ft_effective,
+        train.reduced_ft_effective,
         labels,
         residual=initial_residual(train.row_logits, labels),
         eval_feature_kernel=evaluation.feature_kernel,
-        eval_ft_effective=evaluation.ft_effective,
+        eval_ft_effective=evaluation.reduced_ft_effective,
         eval_labels=eval_labels,
+        head_basis=train.head_basis,
         computed_in=train.rounding,
         features_computed_in=train.feature_rounding,
         kernel_classifier=kernel_classifier,
@@ -115,9 +116,9 @@ def analyse(
 
 
 def _group_table(ntk: NTKDecomposition) -> pd.DataFrame:
-    groups = ntk.ft_groups
+    groups = ntk.reduced_ft_groups  # their shares are those of the expanded ones
     columns = ["group", "parameters", "trace_share", "projection_share", "frobenius_share"]
-    if not groups or not float(ntk.ft_effective.abs().max()) > 0:
+    if not groups or not float(ntk.reduced_ft_effective.abs().max()) > 0:
         return pd.DataFrame(columns=columns)
     by_trace, by_projection, by_norm = trace_shares(groups), projection_shares(groups), frobenius_shares(groups)
     return pd.DataFrame(
