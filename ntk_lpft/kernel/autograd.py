@@ -40,10 +40,12 @@ def sample_gradients(
         return [p.new_zeros((len(seeds), p.numel()), requires_grad=False) for p in parameters]
     with models_own_code(batch.tensors):
         gradients = channel_gradients(logits, parameters, seeds)
-    return [
-        torch.stack([(torch.zeros_like(p) if gradient is None else gradient).flatten() for gradient in channels])
+    rows = [
+        [(torch.zeros_like(p) if gradient is None else gradient).flatten() for gradient in channels]
         for p, channels in zip(parameters, gradients, strict=True)
     ]
+    # A single one need not be copied: it may be as large as a table of embeddings.
+    return [channels[0][None] if len(channels) == 1 else torch.stack(channels) for channels in rows]
 
 
 def channel_gradients(

@@ -82,7 +82,7 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
             if parameter.route == Route.BATCHED:
                 parameter.route, parameter.reason = Route.SINGLE, setup.one_by_one
     references = _references(setup, alone, seeds, budget, check)
-    scale = float(sum(block.norm() for block in references.values()))
+    scale = sum(float(block.norm()) for block in references.values())
     layout = Layout(2, 0, symmetric=True, channels=len(seeds), products=setup.layout.products)
     agreed: dict[str, Tensor] = {}
 
@@ -114,10 +114,24 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
 
 
 def _references(
-    setup: KernelSetup, alone: Sequence[Batch], seeds: Tensor, budget: int, check: SelfCheck
-) -> dict[str, Float[Tensor, "4 4"]]:
-    """Blocks from plain autograd, for as many parameters at a time as the budget allows; measures split products."""
-    allowed = max(1, budget // 2 // (4 * 4 * setup.seeds.element_size()))
+    setup: KernelSetup, alone: Sequence[Batch], seeds: Float[Tensor, "2 c"], budget: int, check: SelfCheck
+) -> dict[str, Float[Tensor, "2 2"]]:
+    """Blocks of two rows from plain autograd, for as many parameters at a time as the budget allows.
+
+    The first sample's row is of the first combination of the logits, the second sample's of the second: two backward
+    passes, in which samples and combinations that were mixed up would show all the same.
+
+    Args:
+        setup: The setup.
+        alone: The two samples, each as a batch of its own.
+        seeds: The two combinations.
+        budget: Bytes that the check may take.
+        check: What is found; how far split products err is entered.
+
+    Returns:
+        For each parameter the products of its two gradients.
+    """
+    allowed = max(1, budget // 2 // (len(alone) * setup.seeds.element_size()))
     chunks: list[list[BodyParameter]] = []
     held = allowed
     for parameter in setup.parameters:
@@ -130,12 +144,16 @@ def _references(
     errors = []
     for chunk in chunks:
         parameters = [parameter.tensor for parameter in chunk]
-        gradients = [sample_gradients(setup.classifier.module, parameters, batch, seeds) for batch in alone]
-        for index, parameter in enumerate(chunk):
-            jacobian = torch.cat([sample[index] for sample in gradients])
-            blocks[parameter.name] = jacobian @ jacobian.T
+        first, second = (
+            sample_gradients(setup.classifier.module, parameters, batch, seed[None])
+            for batch, seed in zip(alone, seeds, strict=True)
+        )
+        for parameter in chunk:
+            one, other = first.pop(0)[0], second.pop(0)[0]
+            between = one @ other
+            blocks[parameter.name] = torch.stack([one @ one, between, between, other @ other]).view(2, 2)
             if setup.layout.products > 1:
-                errors.append(split_errors(jacobian, setup.layout.products))
+                errors.append(split_errors(torch.stack([one, other]), setup.layout.products))
     if errors:
         check.split = _split_found(torch.stack(errors).amax(dim=0).tolist(), setup.precision)
     return blocks
@@ -176,7 +194,8 @@ def _structured(
                     raise
                 # Records that fit neither each other nor the kernel, from a rule that matched by mistake.
                 mismatches.append(CaptureError(f"its gradients do not fit: {' '.join(str(error).split())[:120]}"))
-        blocks[name] = mismatches[0] if mismatches else layout.complete(block)
+        # Of the rows (sample, combination) those two that autograd computes.
+        blocks[name] = mismatches[0] if mismatches else layout.complete(block)[::3, ::3]
     return blocks
 
 
