@@ -24,11 +24,13 @@ class Progress:
 
     Attributes:
         passes: Number of passes that are done.
-        parameters: Names of the parameters whose kernels are done in the pass that is not.
+        tiles: Number of tiles that are done in the pass that is not.
+        parameters: Names of the parameters whose kernels are done in the tile that is not.
         rerouted: Names of all parameters so far whose rule turned out not to hold.
     """
 
     passes: int = 0
+    tiles: int = 0
     parameters: list[str] = field(default_factory=list)
     rerouted: list[str] = field(default_factory=list)
 
@@ -103,7 +105,10 @@ class Checkpoint:
                 "give the same settings to go on, or --overwrite to start anew"
             )
         progress = Progress(
-            description["done"], list(description.get("parameters", ())), list(description.get("rerouted", ()))
+            description["done"],
+            int(description.get("tiles", 0)),
+            list(description.get("parameters", ())),
+            list(description.get("rerouted", ())),
         )
         return Stored(progress, Plan.from_json(description["plan"]), tensors)
 
@@ -122,6 +127,7 @@ class Checkpoint:
         description = {
             "identity": self.identity,
             "done": progress.passes,
+            "tiles": progress.tiles,
             "parameters": progress.parameters,
             "rerouted": progress.rerouted,
             "plan": asdict(plan),

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from ntk_lpft.classifier.head import logits_of
 from ntk_lpft.classifier.rows import Batch
@@ -12,12 +13,9 @@ from ntk_lpft.kernel.body_parameters import BodyParameter, Route
 from ntk_lpft.kernel.capture import CaptureError, capture
 from ntk_lpft.kernel.contract import outer_flops, use_gram
 from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients
-from ntk_lpft.kernel.memory import ParameterCost, Plan, make_plan
+from ntk_lpft.kernel.memory import ParameterCost, Plan, Work, make_plan
 from ntk_lpft.kernel.setup import KernelSetup
 from ntk_lpft.kernel.split import workspace_bytes
-
-# Batches hold samples of similar, not equal, length.
-_PADDING_ALLOWANCE = 1.05
 
 
 def plan_for(setup: KernelSetup, budget: int, group_count: int) -> Plan:
@@ -34,27 +32,23 @@ def plan_for(setup: KernelSetup, budget: int, group_count: int) -> Plan:
     Raises:
         InputError: The budget is too small for one layer.
     """
-    layout, longest = setup.layout, setup.longest
     costs = measure_costs(setup)
-    graph = _graph_bytes(setup, _longest_sample(setup).tensors) / longest
-    # While a batch is captured, its gradients stand there twice.
-    graph += sum(p.position_bytes for p in costs)
-    kernel = layout.shape[0] * layout.shape[1] * setup.precision.kernel.itemsize
-    split = workspace_bytes(setup.classifier.device.type) if layout.products > 1 else 0
-    lengths = sum(len(row["input_ids"]) for row in setup.rows)
-    return make_plan(
-        costs,
-        samples=layout.samples,
-        positions=min(int(lengths * _PADDING_ALLOWANCE), longest * layout.samples),
-        longest=longest,
-        channels=layout.channels,
-        graph_bytes_per_cell=graph,
-        # One for the parameter at hand, one for putting in order.
-        kernel_bytes=kernel * (group_count + 2) + split,
+    graph, flops = _forward_costs(setup, _longest_sample(setup).tensors)
+    work = Work(
+        costs=costs,
+        layout=setup.layout,
+        lengths=[len(row["input_ids"]) for row in setup.rows],
+        # While a batch is captured, its gradients stand there twice.
+        graph_bytes_per_cell=graph / setup.longest + sum(p.position_bytes for p in costs),
+        forward_flops_per_cell=flops / setup.longest,
+        kernels=group_count,
+        kernel_itemsize=setup.precision.kernel.itemsize,
         itemsize=setup.precision.model.itemsize,
-        budget=budget,
         device_type=setup.classifier.device.type,
+        threads=torch.get_num_threads(),
+        product_bytes=workspace_bytes(setup.classifier.device.type) if setup.layout.products > 1 else 0,
     )
+    return make_plan(work, budget)
 
 
 def measure_costs(setup: KernelSetup) -> list[ParameterCost]:
@@ -111,6 +105,7 @@ def _cost(
         mean = positions * (sum(len(row["input_ids"]) for row in setup.rows) / layout.samples / longest if grows else 1)
         choices = outer_flops(layout, features, outputs, mean)
         gram = use_gram(layout, features, outputs, mean)
+        made = 2.0 * channels * mean * features * outputs
         shared = sharing[_storage(record.inputs)] > 1 and grows
         own = record.grads.nbytes + (0 if shared else record.inputs.nbytes)
         return replace(
@@ -119,14 +114,15 @@ def _cost(
             position_bytes=own / longest if grows else 0,
             input_key=str(_storage(record.inputs)) if shared else "",
             input_position_bytes=record.inputs.nbytes / longest if shared else 0,
-            chunk_bytes=0 if gram else layout.samples * channels * features * record.inputs.element_size(),
-            flops=choices[1] if gram else choices[0],
+            chunk_bytes=0 if gram else channels * features * record.inputs.element_size(),
+            flops=choices[1] if gram else choices[0] - layout.samples * made,
+            sample_flops=0.0 if gram else made,
         )
     return replace(cost, position_bytes=record.values.nbytes / longest, flops=float(record.values.numel()))
 
 
-def _graph_bytes(setup: KernelSetup, tensors: dict[str, Tensor]) -> int:
-    """Bytes that autograd keeps for one sample of the greatest length, weights not counted."""
+def _forward_costs(setup: KernelSetup, tensors: dict[str, Tensor]) -> tuple[int, int]:
+    """Bytes that autograd keeps for one sample of the greatest length, weights not counted, and its operations."""
     weights = {_storage(p) for p in setup.classifier.module.parameters()}
     seen: dict[int, int] = {}
 
@@ -136,6 +132,7 @@ def _graph_bytes(setup: KernelSetup, tensors: dict[str, Tensor]) -> int:
             seen[storage.data_ptr()] = storage.nbytes()
         return value
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+    counter = FlopCounterMode(display=False)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value), counter:
         logits_of(setup.classifier.module, tensors)
-    return sum(seen.values())
+    return sum(seen.values()), counter.get_total_flops()

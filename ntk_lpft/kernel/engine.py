@@ -234,7 +234,8 @@ def _compute(
         "head_rank": _head_rank(setup),
         "rounding": {"P": _rounding(precision.feature_rounding, setup), "F": _rounding(precision.rounding, setup)},
         "self_check": check,
-        "plan": {"passes": len(plan.passes), "max_cells": plan.max_cells, "chunk_bytes": plan.chunk_bytes,
+        "plan": {"passes": len(plan.passes), "columns": plan.columns, "rows": plan.rows,
+                 "max_cells": plan.max_cells, "chunk_bytes": plan.chunk_bytes,
                  "budget": plan.budget, "predicted_peak": plan.predicted_peak},
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         # All in which an interrupted computation differs from another.
@@ -335,7 +336,7 @@ def _assemble(
     blocks: dict[str, Tensor] = {}
     # By name, so that each is freed once it has been put in order.
     for name in list(kernels):
-        block = setup.external(layout.complete(kernels.pop(name)).mul_(scale), layout.width).cpu()
+        block = setup.external(layout.complete_(kernels.pop(name)).mul_(scale), layout.width).cpu()
         w = layout.width
         shape = (block.shape[0] // w, w, block.shape[1] // w, w)
         blocks[name] = block.view(shape) if settings.outputs == "full" else block

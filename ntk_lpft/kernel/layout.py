@@ -15,6 +15,9 @@ LEAF = 128
 # Split products are faster by far on a GPU, and what they cost beside arithmetic is then more.
 SPLIT_LEAF = 512
 
+# Rows of a symmetric kernel that are mirrored at a time.
+_MIRRORED = 512
+
 # Entries of a factor that are widened at a time where torch would round a product to the dtype of its factors.
 _WIDENED = 1 << 22
 
@@ -111,14 +114,15 @@ class Layout:
         rows = slice(first * self.width, first * self.width + block.shape[0])
         out[rows, column * self.width : column * self.width + block.shape[1]] += block
 
-    def complete(self, out: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-        """Return the kernel with the symmetric part's lower triangle filled in from the upper one."""
-        if not self.symmetric:
-            return out
-        out = out.clone()
-        square = out[: self.columns * self.width]
-        upper = square.triu()
-        square.copy_(upper + upper.triu(1).T)
+    def complete_(self, out: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+        """Fill the symmetric part's lower triangle in from the upper one, in place; return the kernel."""
+        if self.symmetric:
+            size = self.columns * self.width
+            for begin in range(0, size, _MIRRORED):
+                end = min(begin + _MIRRORED, size)
+                block = out[begin:end, begin:end]
+                block.copy_(block.triu() + block.triu(1).T)
+                out[end:size, begin:end] = out[begin:end, end:size].T
         return out
 
 

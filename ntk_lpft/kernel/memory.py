@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +13,20 @@ import torch
 
 from ntk_lpft.byte_sizes import format_bytes
 from ntk_lpft.errors import InputError
+from ntk_lpft.kernel import syrk
 from ntk_lpft.kernel.body_parameters import Route
+from ntk_lpft.kernel.layout import Layout
+from ntk_lpft.kernel.tiles import Tile, tiles_of
 
 # Memory beyond this goes to captured layers: on a CPU, batches of 512 to 2048 took the same time within the noise.
 _MOST_CELLS = {"cpu": 1024, "cuda": 16384}
 _MOST_CHUNK = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}
+
+# Batches hold samples of similar, not equal, length.
+_PADDING_ALLOWANCE = 1.05
+
+# Tiles of fewer samples would spend their time on making gradients again.
+_LEAST_TILE = 16
 
 
 def default_budget(device: torch.device) -> int:
@@ -39,8 +49,9 @@ class ParameterCost:
         input_key: Which tensor its input is; parameters with one key share it. Empty where nothing is shared.
         input_position_bytes: Bytes of that tensor for each position.
         entries: Entries of the parameter (for the autograd route).
-        chunk_bytes: Bytes of one output feature's gradients, of all samples: the least that a chunk can be.
+        chunk_bytes: Bytes of one output feature's gradients, of one sample: the least that a chunk can be.
         flops: Floating-point operations of its contraction, over all samples.
+        sample_flops: Those of one sample's gradients, which are made again for each tile.
     """
 
     name: str
@@ -53,6 +64,48 @@ class ParameterCost:
     entries: int = 0
     chunk_bytes: int = 0
     flops: float = 0.0
+    sample_flops: float = 0.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a plan is made from.
+
+    Attributes:
+        costs: What each parameter costs.
+        layout: Rows and columns of the kernel.
+        lengths: Positions of each sample, in internal order.
+        graph_bytes_per_cell: Bytes that autograd keeps for each sample and position of a batch.
+        forward_flops_per_cell: Floating-point operations of the forward pass, likewise.
+        kernels: Number of kernels that are accumulated.
+        kernel_itemsize: Bytes of one of their entries.
+        itemsize: Bytes of a captured number.
+        device_type: "cpu" or "cuda".
+        threads: Threads that multiply.
+        product_bytes: Bytes that a product needs beside its factors.
+    """
+
+    costs: Sequence[ParameterCost]
+    layout: Layout
+    lengths: Sequence[int]
+    graph_bytes_per_cell: float
+    forward_flops_per_cell: float
+    kernels: int
+    kernel_itemsize: int
+    itemsize: int
+    device_type: str
+    threads: int = 1
+    product_bytes: int = 0
+
+    @property
+    def longest(self) -> int:
+        """Positions of the longest sample."""
+        return max(self.lengths)
+
+    def held(self, tile: Tile) -> tuple[int, int]:
+        """Count samples and positions of a tile, with an allowance for padding."""
+        lengths = [*self.lengths[slice(*tile.columns)], *self.lengths[slice(*tile.rows)]]
+        return len(lengths), min(math.ceil(sum(lengths) * _PADDING_ALLOWANCE), max(lengths) * len(lengths))
 
 
 @dataclass
@@ -80,6 +133,10 @@ class Plan:
         chunk_bytes: Most bytes of a chunk of materialised gradients.
         budget: Bytes allowed besides the model itself.
         predicted_peak: Bytes that the plan is expected to use.
+        columns: Most column samples whose gradients are held at a time, see `tiles_of`.
+        rows: The same of row samples.
+        capture_flops: Floating-point operations of all forward and backward passes.
+        contraction_flops: Those of products of gradients, and of making gradients for them.
     """
 
     passes: list[Pass]
@@ -87,6 +144,10 @@ class Plan:
     chunk_bytes: int
     budget: int
     predicted_peak: int
+    columns: int
+    rows: int
+    capture_flops: float = 0.0
+    contraction_flops: float = 0.0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
@@ -98,95 +159,136 @@ class Plan:
         return cls(**{**data, "passes": passes})
 
 
-def make_plan(
-    costs: Sequence[ParameterCost],
-    *,
-    samples: int,
-    positions: int,
-    longest: int,
-    channels: int,
-    graph_bytes_per_cell: float,
-    kernel_bytes: int,
-    itemsize: int,
-    budget: int,
-    device_type: str,
-) -> Plan:
-    """Share a memory budget out.
+def make_plan(work: Work, budget: int) -> Plan:
+    """Share a memory budget out, so that as little as possible is computed twice.
+
+    What is captured of all samples may not fit. Then either fewer parameters are captured at a time, and the model is
+    run once for each such pass; or fewer samples, in tiles, and it is run for each block of columns on all rows.
 
     Args:
-        costs: What each parameter costs.
-        samples: Number of samples.
-        positions: Total number of positions of all samples, padding within batches included.
-        longest: Positions of the longest sample.
-        channels: Backward passes for each sample.
-        graph_bytes_per_cell: Bytes that autograd keeps for each sample and position of a batch.
-        kernel_bytes: Bytes of all kernels that are accumulated.
-        itemsize: Bytes of a captured number.
+        work: What is to be computed.
         budget: Bytes allowed besides the model.
-        device_type: "cpu" or "cuda".
 
     Returns:
-        The plan.
+        The plan of the fewest operations; of equals that with the larger tiles.
 
     Raises:
         InputError: The budget is too small for one layer; the message says what would do.
     """
-    kind = device_type if device_type in _MOST_CELLS else "cuda"
-    floor_chunk = max((p.chunk_bytes for p in costs), default=0)
+    grids = list(_grids(work.layout))
+    plans = [plan for columns, rows in grids if (plan := _Grid(work, columns, rows).plan(budget)) is not None]
+    if plans:
+        return min(plans, key=lambda plan: plan.capture_flops + plan.contraction_flops)
+    smallest = _Grid(work, *grids[-1])
+    # Write it a little larger than it is, as it is rounded for people.
+    needed = 1.02 * bisect_left(range(2**62), True, lo=budget, key=lambda total: smallest.plan(total) is not None)
+    raise InputError(
+        f"memory budget {format_bytes(budget)} is too small for one layer ({smallest.largest_name}); "
+        f"give at least {format_bytes(needed)}, or fewer or shorter samples"
+    )
 
-    def shares(total: int) -> tuple[int, int, int, int]:
+
+def _grids(layout: Layout) -> Iterator[tuple[int, int]]:
+    """Numbers of columns and of rows of a tile that are worth a look, from the largest on."""
+    yield layout.columns, layout.samples
+    blocks = 1
+    while layout.samples // blocks > _LEAST_TILE:
+        blocks += max(1, blocks // 3)
+        held = -(-layout.samples // blocks)
+        for share in (0.5, 0.67, 0.8):
+            columns = min(layout.columns, max(_LEAST_TILE, int(held * share)))
+            yield columns, max(_LEAST_TILE, held - columns)
+
+
+class _Grid:
+    """One way to cut the samples, for which passes are looked for."""
+
+    def __init__(self, work: Work, columns: int, rows: int) -> None:
+        self.work, self.columns, self.rows = work, columns, rows
+        blocks = list(tiles_of(work.layout, columns, rows))
+        self.tiles = [tile for block in blocks for tile in block]
+        held = [work.held(tile) for tile in self.tiles]
+        self.samples = max(samples for samples, _ in held)
+        self.positions = max(positions for _, positions in held)
+        # The gradients of a column block are captured once, those of its rows for each block.
+        self.captured = sum(block[0].width + sum(tile.height for tile in block) for block in blocks)
+        self.remade = sum(tile.width + tile.height for tile in self.tiles)
+        w = work.layout.width
+        self.block_bytes = work.kernel_itemsize * max(
+            _shape_size(tile.layout(work.layout).shape) for tile in self.tiles
+        )
+        whole = work.kernel_itemsize * _shape_size(work.layout.shape)
+        copies = min((work.threads - 1) * self.block_bytes, syrk.MOST_COPIES) if work.device_type == "cpu" else 0
+        mirrored = work.kernel_itemsize * min(512, work.layout.columns * w) ** 2
+        # While gradients are multiplied, and while kernels are put in order one by one, with P in float64 beside.
+        multiplying = self.block_bytes + copies + work.product_bytes
+        self.kernel_bytes = work.kernels * whole + max(multiplying, whole + mirrored)
+        self.column_bytes = work.layout.samples * work.layout.channels * work.itemsize
+        self.largest_name, self.largest = "the batch", 0
+        for cost in work.costs:
+            needed = self.column_bytes if cost.route == Route.AUTOGRAD else self.bytes([cost])
+            if needed > self.largest:
+                self.largest_name, self.largest = cost.name, needed
+
+    def bytes(self, group: Sequence[ParameterCost]) -> int:
+        """Bytes of what is captured of some parameters, of the largest tile."""
+        shared = {p.input_key: p.input_position_bytes for p in group if p.input_key}
+        own = sum(p.fixed_bytes * self.samples + p.position_bytes * self.positions for p in group)
+        return int(own + sum(shared.values()) * self.positions)
+
+    def plan(self, budget: int) -> Plan | None:
+        """Fill passes, or return None where not even one parameter fits."""
+        work = self.work
+        chunk, cells, graph, room = self._shares(budget)
+        if room < self.largest:
+            return None
+        passes, peak, capture = [], 0, 0.0
+        for route in (Route.BATCHED, Route.SINGLE):
+            members = sorted((p for p in work.costs if p.route == route), key=lambda p: p.order)
+            for group in self._fill(members, room):
+                passes.append(Pass(route, [p.name for p in group]))
+                peak = max(peak, self.bytes(group))
+                capture += self._capture_flops(group[0].order)
+        for names, slices in _slice([p for p in work.costs if p.route == Route.AUTOGRAD], room // self.column_bytes):
+            passes.append(Pass(Route.AUTOGRAD, names, slices))
+            peak = max(peak, sum(end - begin for begin, end in slices) * self.column_bytes)
+            capture += self._capture_flops(0) * work.layout.samples / self.captured
+        products = sum(p.flops + p.sample_flops * self.remade for p in work.costs)
+        predicted = self.kernel_bytes + chunk + graph + peak
+        return Plan(passes, cells, chunk, budget, predicted, self.columns, self.rows, capture, products)
+
+    def _shares(self, budget: int) -> tuple[int, int, int, int]:
         """Chunk, cells of a batch, their graph, and what is left for captured layers."""
-        left = total - kernel_bytes
-        chunk = max(floor_chunk, min(_MOST_CHUNK[kind], left // 8))
+        work = self.work
+        kind = work.device_type if work.device_type in _MOST_CELLS else "cuda"
+        left = budget - self.kernel_bytes
+        floor = self.samples * max((p.chunk_bytes for p in work.costs), default=0)
+        chunk = max(floor, min(_MOST_CHUNK[kind], left // 8))
         # At least one sample must fit, and a batch takes at most a quarter of the budget.
-        cells = max(longest, min(_MOST_CELLS[kind], int(left / 4 / max(graph_bytes_per_cell, 1.0))))
-        graph = int(cells * graph_bytes_per_cell)
+        cells = max(work.longest, min(_MOST_CELLS[kind], int(left / 4 / max(work.graph_bytes_per_cell, 1.0))))
+        graph = int(cells * work.graph_bytes_per_cell)
         return chunk, cells, graph, left - chunk - graph
 
-    column = samples * channels * itemsize
-    dense = [p for p in costs if p.route == Route.AUTOGRAD]
-    needed_by = {
-        p.name: column if p.route == Route.AUTOGRAD else _capture_bytes([p], samples, positions) for p in costs
-    }
-    largest = max(needed_by.values(), default=0)
-    chunk, cells, graph, room = shares(budget)
-    if room < largest:
-        # Write it a little larger than it is, as it is rounded for people.
-        needed = 1.02 * bisect_left(range(2**62), True, lo=budget, key=lambda total: shares(total)[3] >= largest)
-        raise InputError(
-            f"memory budget {format_bytes(budget)} is too small for one layer "
-            f"({max(needed_by, key=lambda n: needed_by[n], default='the batch')}); "
-            f"give at least {format_bytes(needed)}, or fewer or shorter samples"
-        )
-    columns = room // column
-    passes = []
-    peak = 0
-    for route in (Route.BATCHED, Route.SINGLE):
-        members = sorted((p for p in costs if p.route == route), key=lambda p: p.order)
-        for group in _fill(members, samples, positions, room):
-            passes.append(Pass(route, [p.name for p in group]))
-            peak = max(peak, _capture_bytes(group, samples, positions))
-    for names, slices in _slice(dense, columns):
-        passes.append(Pass(Route.AUTOGRAD, names, slices))
-        peak = max(peak, sum(end - begin for begin, end in slices) * column)
-    return Plan(passes, cells, chunk, budget, kernel_bytes + chunk + graph + peak)
+    def _fill(self, members: Sequence[ParameterCost], room: int) -> list[list[ParameterCost]]:
+        """Cut neighbours in the network into as few passes as fit."""
+        groups: list[list[ParameterCost]] = []
+        for cost in members:
+            if groups and self.bytes([*groups[-1], cost]) <= room:
+                groups[-1].append(cost)
+            else:
+                groups.append([cost])
+        return groups
+
+    def _capture_flops(self, order: int) -> float:
+        """Operations of one pass: forward through all layers, and backward down to the lowest that is captured."""
+        work = self.work
+        last = max((p.order for p in work.costs), default=0) + 1
+        forward = work.forward_flops_per_cell * sum(work.lengths) * self.captured / work.layout.samples
+        return forward * (1 + work.layout.channels * (1 - order / last))
 
 
-def _capture_bytes(group: Sequence[ParameterCost], samples: int, positions: int) -> int:
-    shared = {p.input_key: p.input_position_bytes for p in group if p.input_key}
-    own = sum(p.fixed_bytes * samples + p.position_bytes * positions for p in group)
-    return int(own + sum(shared.values()) * positions)
-
-
-def _fill(members: Sequence[ParameterCost], samples: int, positions: int, room: int) -> list[list[ParameterCost]]:
-    """Cut neighbours in the network into as few passes as fit."""
-    groups: list[list[ParameterCost]] = []
-    for cost in members:
-        if groups and _capture_bytes([*groups[-1], cost], samples, positions) <= room:
-            groups[-1].append(cost)
-        else:
-            groups.append([cost])
-    return groups
+def _shape_size(shape: tuple[int, int]) -> int:
+    return shape[0] * shape[1]
 
 
 def _slice(dense: Sequence[ParameterCost], columns: int) -> list[tuple[list[str], list[tuple[int, int]]]]:

@@ -1,6 +1,7 @@
 """Carries a plan out, pass by pass, whichever engine the gradients come from."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +19,25 @@ from ntk_lpft.kernel.gradients import SampleGradients, is_zero
 from ntk_lpft.kernel.head_observer import HeadObserver
 from ntk_lpft.kernel.memory import Pass, Plan
 from ntk_lpft.kernel.setup import KernelSetup, check_finite_outputs
+from ntk_lpft.kernel.tiles import Tile, tiles_of
 from ntk_lpft.library_errors import lacks_memory
 
 Notice = Callable[[str], None]
 
 # Samples that torch.func is given at a time on the functional engine.
 _FUNCTIONAL_BATCH = 8
+
+
+class Captured(NamedTuple):
+    """What was captured of some samples.
+
+    Attributes:
+        records: Gradients by parameter, or None where its rule does not hold for some sample.
+        outputs: φ and f0 of the samples, where they were seen.
+    """
+
+    records: dict[str, list[SampleGradients] | None]
+    outputs: dict[str, Tensor]
 
 
 class PassRunner:
@@ -66,17 +80,18 @@ class PassRunner:
             self._take(stored)
         begun = self.progress.passes
         samples = self.setup.layout.samples
-        total = sum(samples + len(p.parameters) * samples for p in self.plan.passes)
-        finished = sum(samples + len(p.parameters) * samples for p in self.plan.passes[:begun])
+        work = [samples + len(step.parameters) * samples for step in self.plan.passes]
         bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
-        with tqdm(total=total, initial=finished, delay=1, disable=not self.shows, bar_format=bar_format) as bar:
+        with tqdm(
+            total=sum(work), initial=sum(work[:begun]), delay=1, disable=not self.shows, bar_format=bar_format
+        ) as bar:
             for number, step in enumerate(self.plan.passes[begun:], start=begun + 1):
                 bar.set_description(f"kernel, pass {number} of {len(self.plan.passes)}", refresh=False)
                 if step.route == Route.AUTOGRAD:
                     self._dense_pass(step, bar)
                 else:
                     self._structured_pass(step, bar, checkpoint)
-                self.progress = Progress(number, [], self.progress.rerouted)
+                self.progress = Progress(number, rerouted=self.progress.rerouted)
                 self._save(checkpoint)
 
     def _take(self, stored: Stored) -> None:
@@ -112,41 +127,84 @@ class PassRunner:
         return self.kernels[self.group_of[name]]
 
     def _structured_pass(self, step: Pass, bar: tqdm, checkpoint: Checkpoint) -> None:
+        """Capture and contract block of columns by block of columns, and in each the tiles of its rows."""
         parameters = [self.parameters[name] for name in step.parameters]
-        # All of them, though some may be done: the rest is then computed from the very same gradients.
-        records = self._capture(parameters, 1 if step.route == Route.SINGLE else None, bar)
-        for parameter in parameters:
-            parts = records.pop(parameter.name)
-            if parameter.name not in self.progress.parameters:
-                if parts is None or (parts and not self._contract(parameter, parts)):
-                    self._by_autograd(parameter)
-                self.progress.parameters.append(parameter.name)
-                if checkpoint.due:
-                    self._save(checkpoint)
-            bar.update(self.setup.layout.samples)
+        most = 1 if step.route == Route.SINGLE else None
+        layout, begun = self.setup.layout, self.progress.tiles
+        blocks = list(tiles_of(layout, self.plan.columns, self.plan.rows))
+        # The bar counts samples captured, and samples contracted for each parameter; with tiles, their share of it.
+        cells = sum(tile.width + tile.height for block in blocks for tile in block)
+        number = 0
+        for block in blocks:
+            if number + len(block) <= begun:
+                number += len(block)
+                continue
+            columns = self._capture(parameters, block[0].columns, 0, most)
+            for tile in block:
+                number += 1
+                if number <= begun:
+                    continue
+                rows = self._capture(parameters, tile.rows, tile.width, most) if tile.height else None
+                share = layout.samples * (tile.width + tile.height) / cells
+                bar.update(share)
+                self._notice_outputs(tile, columns, rows)
+                last = tile is block[-1]
+                for parameter in parameters:
+                    if parameter.name not in self.progress.parameters:
+                        self._add(parameter, tile, columns, rows)
+                        self.progress.parameters.append(parameter.name)
+                        if checkpoint.due:
+                            self._save(checkpoint)
+                    for captured in [columns, rows] if last else [rows]:
+                        if captured is not None:
+                            captured.records.pop(parameter.name)  # let go of each as soon as it is used up
+                    bar.update(share)
+                self.progress.tiles, self.progress.parameters = number, []
 
-    def _by_autograd(self, parameter: BodyParameter) -> None:
-        """Compute a parameter whose rule turned out not to hold, in slices of a quarter of the budget."""
-        self.report(
-            f"notice: computed by plain autograd: {parameter.name} (some samples use it in a way not checked before)"
-        )
-        self.progress.rerouted.append(parameter.name)
-        layout, entries = self.setup.layout, parameter.tensor.numel()
+    def _notice_outputs(self, tile: Tile, columns: Captured, rows: Captured | None) -> None:
+        """Keep φ and f0 where a tile of all samples showed them."""
+        if not self.seen and tile.covers(self.setup.layout):
+            views = [columns.outputs] + ([] if rows is None else [rows.outputs])
+            if all(views):
+                self.seen = {name: torch.cat([view[name] for view in views]) for name in views[0]}
+
+    def _add(self, parameter: BodyParameter, tile: Tile, columns: Captured, rows: Captured | None) -> None:
+        """Add one parameter's kernel of one tile."""
+        parts = columns.records[parameter.name]
+        if rows is not None and parts is not None:
+            others = rows.records[parameter.name]
+            parts = None if others is None else [*parts, *others]
+        if (
+            parts is None
+            or parameter.name in self.progress.rerouted
+            or (parts and not self._contract(parameter, tile, parts))
+        ):
+            self._by_autograd(parameter, tile)
+
+    def _by_autograd(self, parameter: BodyParameter, tile: Tile) -> None:
+        """Compute a tile of a parameter whose rule turned out not to hold, in slices of a quarter of the budget."""
+        if parameter.name not in self.progress.rerouted:
+            why = "some samples use it in a way not checked before"
+            self.report(f"notice: computed by plain autograd: {parameter.name} ({why})")
+            self.progress.rerouted.append(parameter.name)
+        entries = parameter.tensor.numel()
+        layout = tile.layout(self.setup.layout)
         row = layout.samples * layout.channels * self.setup.precision.model.itemsize
         columns = max(1, self.plan.budget // 4 // row)
         for begin in range(0, entries, columns):
             piece = Pass(Route.AUTOGRAD, [parameter.name], [(begin, min(begin + columns, entries))])
-            self._dense_pass(piece, tqdm(disable=True))
+            self._dense_tile(piece, tile, tqdm(disable=True))
 
     def _capture(
-        self, parameters: Sequence[BodyParameter], max_rows: int | None, bar: tqdm
-    ) -> dict[str, list[SampleGradients] | None]:
-        """Capture all samples; where a GPU's memory runs out, again with batches of half the size.
+        self, parameters: Sequence[BodyParameter], span: tuple[int, int], start: int, max_rows: int | None
+    ) -> Captured:
+        """Capture some samples; where a GPU's memory runs out, again with batches of half the size.
 
         Args:
             parameters: The parameters whose gradients are captured.
+            span: First sample and the one behind the last, by internal numbers.
+            start: What the records call the first of them.
             max_rows: Most samples of a batch; None leaves its size to ``max_cells``.
-            bar: A progress bar that counts samples.
 
         Returns:
             Records of each parameter, or None where its rule does not hold for some sample.
@@ -155,9 +213,8 @@ class PassRunner:
         while True:
             view = HeadObserver(setup.classifier.head.module)
             records: dict[str, list[SampleGradients] | None] = {parameter.name: [] for parameter in parameters}
-            reached = 0
             try:
-                for batch in setup.batches(self.max_cells, max_rows):
+                for batch in setup.batches(self.max_cells, max_rows, span, start):
                     with view.installed():
                         captured = capture(
                             setup.classifier.module, parameters, batch, setup.seeds, setup.precision.product
@@ -168,34 +225,32 @@ class PassRunner:
                             records[name] = None
                         elif held is not None:
                             held.append(record)
-                    bar.update(batch.size)
-                    reached += batch.size
-                self.seen = self.seen or view.result(setup.layout.samples)
-                return records
+                return Captured(records, view.result(span[1] - span[0]))
             except torch.OutOfMemoryError:
                 if self.max_cells <= 1 or max_rows == 1:
                     raise
                 self.max_cells //= 2
-                bar.update(-reached)
             del records
             torch.cuda.empty_cache()
 
-    def _contract(self, parameter: BodyParameter, records: Sequence[SampleGradients]) -> bool:
-        """Add one parameter's kernel, with smaller chunks where a GPU's memory runs out.
+    def _contract(self, parameter: BodyParameter, tile: Tile, records: Sequence[SampleGradients]) -> bool:
+        """Add one parameter's kernel of a tile, with smaller chunks where a GPU's memory runs out.
 
         Args:
             parameter: The parameter.
-            records: Its gradients of all samples.
+            tile: The tile.
+            records: Its gradients of the tile's samples.
 
         Returns:
             Whether it was added; else nothing was, as the records do not fit each other.
         """
         setup = self.setup
+        layout = tile.layout(setup.layout)
         while True:
             try:
-                block = setup.layout.zeros(setup.precision.kernel, setup.classifier.device)
-                contract(block, setup.layout, records, self.workspace)
-                self._kernel(parameter.name).add_(block)
+                block = layout.zeros(setup.precision.kernel, setup.classifier.device)
+                contract(block, layout, records, self.workspace)
+                tile.add_(self._kernel(parameter.name), block, setup.layout)
                 return True
             except torch.OutOfMemoryError:
                 if not self.workspace.halve():
@@ -207,15 +262,18 @@ class PassRunner:
             torch.cuda.empty_cache()
 
     def _dense_pass(self, step: Pass, bar: tqdm) -> None:
-        setup, layout = self.setup, self.setup.layout
-        widths = [end - begin for begin, end in step.slices]
+        layout = self.setup.layout
+        self._dense_tile(step, Tile((0, layout.columns), (layout.columns, layout.samples), layout.symmetric), bar)
+
+    def _dense_tile(self, step: Pass, tile: Tile, bar: tqdm) -> None:
+        """Add the kernel of some entries of some parameters on the samples of one tile."""
+        setup, layout = self.setup, tile.layout(self.setup.layout)
+        device = setup.classifier.device
         jacobians = [
-            torch.empty(
-                (layout.samples, layout.channels, width), dtype=setup.precision.model, device=setup.classifier.device
-            )
-            for width in widths
+            torch.empty((layout.samples, layout.channels, end - begin), dtype=setup.precision.model, device=device)
+            for begin, end in step.slices
         ]
-        for batch in self._dense_batches():
+        for batch in self._dense_batches(tile):
             rows = slice(batch.start, batch.start + batch.size)
             for jacobian, gradient, (begin, end) in zip(
                 jacobians, self._dense_gradients(step, batch), step.slices, strict=True
@@ -223,14 +281,21 @@ class PassRunner:
                 jacobian[rows] = gradient[..., begin:end]
             bar.update(batch.size)
         for name, jacobian in zip(step.parameters, jacobians, strict=True):
-            layout.add_gram_(self._kernel(name), layout.matrix(jacobian.to(setup.precision.product)))
+            factor = layout.matrix(jacobian.to(setup.precision.product))
+            if tile.covers(setup.layout):
+                layout.add_gram_(self._kernel(name), factor)
+            else:
+                block = layout.zeros(setup.precision.kernel, device)
+                layout.add_gram_(block, factor)
+                tile.add_(self._kernel(name), block, setup.layout)
             bar.update(layout.samples)
 
-    def _dense_batches(self) -> Iterator[Batch]:
+    def _dense_batches(self, tile: Tile) -> Iterator[Batch]:
         setup = self.setup
+        rows = [*setup.rows[slice(*tile.columns)], *setup.rows[slice(*tile.rows)]]
         if self.engine == "functional":
-            return equal_length_batches(setup.classifier, setup.rows, _FUNCTIONAL_BATCH)
-        return setup.classifier.batches(setup.rows, max_cells=1, max_rows=1)
+            return equal_length_batches(setup.classifier, rows, _FUNCTIONAL_BATCH)
+        return setup.classifier.batches(rows, max_cells=1, max_rows=1)
 
     def _dense_gradients(self, step: Pass, batch: Batch) -> list[Tensor]:
         """(n, k, p) for each parameter of the pass."""

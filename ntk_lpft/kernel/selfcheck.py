@@ -195,7 +195,7 @@ def _structured(
                 # Records that fit neither each other nor the kernel, from a rule that matched by mistake.
                 mismatches.append(CaptureError(f"its gradients do not fit: {' '.join(str(error).split())[:120]}"))
         # Of the rows (sample, combination) those two that autograd computes.
-        blocks[name] = mismatches[0] if mismatches else layout.complete(block)[::3, ::3]
+        blocks[name] = mismatches[0] if mismatches else layout.complete_(block)[::3, ::3]
     return blocks
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,9 @@ from ntk_lpft.kernel.precision import Precision, resolve_precision
 # Padding changes a well-posed model's logits by rounding alone. A model that sees padding may do so faintly: MobileBERT
 # sees one padding token beside the last of the text, which is in the kernel what it is here.
 _PADDING_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+
+# Entries of a kernel that are put in order at a time.
+_REORDERED = 1 << 22
 
 
 @dataclass
@@ -69,10 +72,26 @@ class KernelSetup:
             return seeds
         return (seeds.double().cpu() @ self.basis @ self.basis.T).to(seeds)
 
-    def batches(self, max_cells: int, max_rows: int | None = None) -> Iterator[Batch]:
-        """Trimmed batches of all samples; none holds both columns and other rows."""
+    def batches(
+        self, max_cells: int, max_rows: int | None = None, span: tuple[int, int] | None = None, start: int = 0
+    ) -> Iterator[Batch]:
+        """Cut samples into trimmed batches; none holds both columns and other rows.
+
+        Args:
+            max_cells: Most samples × positions of a batch.
+            max_rows: Most samples of a batch; None for no bound.
+            span: First sample and the one behind the last, by internal numbers; None for all.
+            start: What the batches call the first of them.
+
+        Yields:
+            Batches that follow each other without gap.
+        """
         most = 1 if self.one_by_one else max_rows
-        return self.classifier.batches(self.rows, boundary=self.layout.columns, max_cells=max_cells, max_rows=most)
+        begin, end = span or (0, len(self.rows))
+        boundary = max(0, self.layout.columns - begin)
+        batches = self.classifier.batches(self.rows[begin:end], boundary=boundary, max_cells=max_cells, max_rows=most)
+        for batch in batches:
+            yield replace(batch, start=batch.start + start)
 
     @property
     def longest(self) -> int:
@@ -90,9 +109,13 @@ class KernelSetup:
         rows = (columns if layout.symmetric else []) + [
             i + (layout.columns if layout.symmetric else 0) for i in inverse_order(self.extra_order)
         ]
-        count = len(rows), len(columns)
-        split = kernel.view(count[0], width, count[1], width)
-        return split[rows][:, :, columns].reshape(kernel.shape)
+        split = kernel.view(len(rows), width, len(columns), width)
+        ordered = torch.empty_like(split)
+        # Few at a time, as each choice is a copy.
+        step = max(1, _REORDERED // max(1, split[0].numel())) if rows else 1
+        for at in range(0, len(rows), step):
+            ordered[at : at + step] = split[rows[at : at + step]][:, :, columns]
+        return ordered.view(kernel.shape)
 
     def by_part(self, values: Float[Tensor, "s k"]) -> dict[str, Float[Tensor, "n k"]]:
         """Cut values of all samples into those of the columns and of the other rows, each in the caller's order.

@@ -24,7 +24,7 @@ def contracted(
 ) -> Tensor:
     out = layout.zeros(dtype, torch.device("cpu"))
     contract(out, layout, records, Workspace(limit))
-    return layout.complete(out)
+    return layout.complete_(out)
 
 
 @dataclass
@@ -149,7 +149,7 @@ def test_contracting_adds_to_what_is_there() -> None:
     out, workspace = layout.zeros(torch.float64, torch.device("cpu")), Workspace(1 << 20)
     for _ in range(3):
         contract(out, layout, case.records, workspace)
-    assert torch.allclose(layout.complete(out), 3 * dense_kernel(layout, case.jacobian), rtol=0, atol=1e-11)
+    assert torch.allclose(layout.complete_(out), 3 * dense_kernel(layout, case.jacobian), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("gram", [False, True])

@@ -42,7 +42,7 @@ def test_gram_matrices_agree_with_loops(layout: Layout, entries: int, seed: int)
     assert out.shape == layout.shape == expected.shape
     for times in (1, 2):
         layout.add_gram_(out, layout.matrix(jacobian))
-        assert torch.allclose(layout.complete(out), times * expected, rtol=0, atol=1e-12)
+        assert torch.allclose(layout.complete_(out), times * expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("extra", [0, 7])
@@ -57,8 +57,8 @@ def test_large_symmetric_products_agree_with_dense_ones(dtype: torch.dtype, extr
     expected = (jacobian.double() @ jacobian.double().T)[:, : layout.columns]
     # Products of bfloat16 numbers are float32 numbers: rounding them once more would cost 1e-3.
     rounding = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 1e-6}[dtype]
-    assert float((layout.complete(out).double() - expected).norm()) <= rounding * float(expected.norm())
-    completed = layout.complete(out)[: layout.columns]
+    assert float((layout.complete_(out).double() - expected).norm()) <= rounding * float(expected.norm())
+    completed = layout.complete_(out)[: layout.columns]
     assert torch.equal(completed, completed.T)
 
 
@@ -80,7 +80,7 @@ def test_blocks_go_where_they_belong(layout: Layout, seed: int) -> None:
 @given(layout=layouts())
 def test_only_the_symmetric_part_is_completed(layout: Layout) -> None:
     out = torch.arange(1.0, 1 + layout.shape[0] * layout.shape[1], dtype=torch.float64).view(layout.shape)
-    completed = layout.complete(out)
+    completed = layout.complete_(out)
     square = layout.columns * layout.width if layout.symmetric else 0
     assert torch.equal(completed[square:], out[square:])
     for row in range(square):
@@ -119,7 +119,7 @@ def test_whole_numbers_in_bfloat16_add_up_exactly(symmetric: bool, monkeypatch: 
         monkeypatch.setattr(layout_module, "_WIDENED", widened)
         out = layout.zeros(torch.float32, torch.device("cpu"))
         layout.add_gram_(out, factor)
-        assert torch.equal(layout.complete(out).long(), exact[:, :5] if symmetric else exact[5:, :5])
+        assert torch.equal(layout.complete_(out).long(), exact[:, :5] if symmetric else exact[5:, :5])
         product = torch.zeros(4, 5)
         add_product_(product, factor[5:], factor[:5])
         assert torch.equal(product.long(), exact[5:, :5])

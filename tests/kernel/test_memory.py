@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 
 from ntk_lpft.byte_sizes import parse_bytes
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel import compute_ntk, passes
+from ntk_lpft.kernel import compute_ntk, memory, passes
 from ntk_lpft.kernel.body_parameters import Route
-from ntk_lpft.kernel.memory import ParameterCost, Plan, default_budget, make_plan
+from ntk_lpft.kernel.layout import Layout
+from ntk_lpft.kernel.memory import ParameterCost, Plan, Work, default_budget, make_plan
+from ntk_lpft.kernel.tiles import tiles_of
 
 many = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -29,7 +32,7 @@ def test_the_default_budget_leaves_memory_to_others() -> None:
 
 
 @st.composite
-def computations(draw: st.DrawFn) -> tuple[list[ParameterCost], dict]:
+def computations(draw: st.DrawFn) -> Work:
     """Random parameters, some of which share inputs, and the sizes of a computation."""
     costs = []
     for number in range(draw(st.integers(1, 9))):
@@ -47,48 +50,54 @@ def computations(draw: st.DrawFn) -> tuple[list[ParameterCost], dict]:
                 position_bytes=draw(st.sampled_from([0.0, 160.5, 3000.0])),
                 input_key=key,
                 input_position_bytes={"": 0.0, "a": 160.0, "b": 2000.0}[key],
-                chunk_bytes=draw(st.sampled_from([0, 2400, 100_000])),
+                chunk_bytes=draw(st.sampled_from([0, 60, 2500])),
+                flops=draw(st.sampled_from([0.0, 1e6])),
+                sample_flops=draw(st.sampled_from([0.0, 1e5])),
             )
         )
+    columns, extra = draw(st.integers(1, 60)), draw(st.integers(0, 40))
+    channels = draw(st.integers(1, 6))
+    layout = Layout(columns, extra, draw(st.booleans()) or not extra, channels, traced=draw(st.booleans()))
     longest = draw(st.integers(1, 128))
-    samples = draw(st.integers(1, 40))
-    sizes = {
-        "samples": samples,
-        "positions": draw(st.integers(longest, longest * samples)),
-        "longest": longest,
-        "channels": draw(st.integers(1, 6)),
-        "graph_bytes_per_cell": draw(st.sampled_from([0.0, 24.0, 23_000.0])),
-        "kernel_bytes": draw(st.sampled_from([100, 32_000, 4_000_000])),
-        "itemsize": draw(st.sampled_from([4, 8])),
-        "device_type": draw(st.sampled_from(["cpu", "cuda"])),
-    }
-    return costs, sizes
+    return Work(
+        costs=costs,
+        layout=layout,
+        lengths=[draw(st.integers(1, longest)) for _ in range(layout.samples)],
+        graph_bytes_per_cell=draw(st.sampled_from([0.0, 24.0, 23_000.0])),
+        forward_flops_per_cell=draw(st.sampled_from([0.0, 1e4])),
+        kernels=draw(st.integers(1, 20)),
+        kernel_itemsize=draw(st.sampled_from([4, 8])),
+        itemsize=draw(st.sampled_from([4, 8])),
+        device_type=draw(st.sampled_from(["cpu", "cuda"])),
+        threads=draw(st.sampled_from([1, 16])),
+    )
 
 
-def captured_bytes(costs: list[ParameterCost], sizes: dict) -> float:
+def captured_bytes(costs: list[ParameterCost], samples: int, positions: int) -> float:
     """Bytes of what is captured of these parameters; an input that several share is held once."""
     total, inputs = 0.0, {}
     for cost in costs:
-        total += cost.fixed_bytes * sizes["samples"] + cost.position_bytes * sizes["positions"]
+        total += cost.fixed_bytes * samples + cost.position_bytes * positions
         if cost.input_key:
-            inputs[cost.input_key] = cost.input_position_bytes * sizes["positions"]
+            inputs[cost.input_key] = cost.input_position_bytes * positions
     return total + sum(inputs.values())
 
 
 @many
-@given(computation=computations(), budget=st.integers(10_000, 300_000_000))
-def test_plans_are_complete_and_stay_within_the_budget(
-    computation: tuple[list[ParameterCost], dict], budget: int
-) -> None:
-    costs, sizes = computation
+@given(work=computations(), budget=st.integers(10_000, 300_000_000))
+def test_plans_are_complete_and_stay_within_the_budget(work: Work, budget: int) -> None:
     try:
-        plan = make_plan(costs, budget=budget, **sizes)
+        plan = make_plan(work, budget)
     except InputError:
         return
-    known = {p.name: p for p in costs}
+    known, layout = {p.name: p for p in work.costs}, work.layout
     structured = [name for step in plan.passes if step.route != Route.AUTOGRAD for name in step.parameters]
-    assert sorted(structured) == sorted(p.name for p in costs if p.route != Route.AUTOGRAD)
-    slices: dict[str, list[tuple[int, int]]] = {p.name: [] for p in costs if p.route == Route.AUTOGRAD}
+    assert sorted(structured) == sorted(p.name for p in work.costs if p.route != Route.AUTOGRAD)
+    slices: dict[str, list[tuple[int, int]]] = {p.name: [] for p in work.costs if p.route == Route.AUTOGRAD}
+    tiles = [tile for block in tiles_of(layout, plan.columns, plan.rows) for tile in block]
+    # Samples of each tile, and their positions without any padding.
+    held = [[*range(*tile.columns), *range(*tile.rows)] for tile in tiles]
+    sizes = [(len(members), sum(work.lengths[i] for i in members)) for members in held]
     largest = 0.0
     for step in plan.passes:
         assert step.parameters
@@ -98,39 +107,43 @@ def test_plans_are_complete_and_stay_within_the_budget(
             for name, piece in zip(step.parameters, step.slices, strict=True):
                 slices[name].append(piece)
             entries = sum(end - begin for begin, end in step.slices)
-            largest = max(largest, entries * sizes["samples"] * sizes["channels"] * sizes["itemsize"])
+            largest = max(largest, entries * layout.samples * layout.channels * work.itemsize)
         else:
-            largest = max(largest, captured_bytes([known[name] for name in step.parameters], sizes))
+            costs = [known[name] for name in step.parameters]
+            largest = max(largest, *(captured_bytes(costs, *size) for size in sizes))
     for name, pieces in slices.items():
         covered = [entry for begin, end in pieces for entry in range(begin, end)]
         assert covered == list(range(known[name].entries)), name
-    assert plan.max_cells >= sizes["longest"]
-    assert plan.chunk_bytes >= max(p.chunk_bytes for p in costs)
-    graph = plan.max_cells * sizes["graph_bytes_per_cell"]
-    held = sizes["kernel_bytes"] + plan.chunk_bytes + graph + largest
-    assert held - 4 <= plan.predicted_peak <= plan.budget == budget
-    assert plan.predicted_peak <= held + 4
+    assert plan.max_cells >= max(work.lengths)
+    assert plan.chunk_bytes >= max(p.chunk_bytes for p in work.costs) * max(samples for samples, _ in sizes)
+    graph = plan.max_cells * work.graph_bytes_per_cell
+    rows, columns = layout.shape
+    kernels = work.kernels * rows * columns * work.kernel_itemsize
+    block = max(math.prod(tile.layout(layout).shape) for tile in tiles) * work.kernel_itemsize
+    assert kernels + block + plan.chunk_bytes + graph + largest - 4 <= plan.predicted_peak <= plan.budget == budget
 
 
 @many
-@given(computation=computations())
-def test_the_recommended_budget_suffices(computation: tuple[list[ParameterCost], dict]) -> None:
-    costs, sizes = computation
+@given(work=computations())
+def test_the_recommended_budget_suffices(work: Work) -> None:
     with pytest.raises(InputError, match="too small for one layer") as refusal:
-        make_plan(costs, budget=50, **sizes)
+        make_plan(work, 1)
     advice = re.search(r"give at least ([0-9.]+ \w+)", str(refusal.value)).group(1)
-    make_plan(costs, budget=parse_bytes(advice.replace("bytes", "B")), **sizes)
+    make_plan(work, parse_bytes(advice.replace("bytes", "B")))
+
+
+def simple(costs: list[ParameterCost], samples: int, length: int, channels: int, itemsize: int = 4) -> Work:
+    layout = Layout(samples, 0, symmetric=True, channels=channels)
+    return Work(costs, layout, [length] * samples, 10.0, 100.0, 1, itemsize, itemsize, "cpu")
 
 
 @pytest.mark.parametrize("route", list(Route))
 def test_the_least_budget_that_is_accepted_holds_the_plan(route: Route) -> None:
-    cost = ParameterCost("p", route, 0, entries=10, fixed_bytes=1000.0)
-    sizes = {"samples": 40, "positions": 40, "longest": 1, "channels": 6, "graph_bytes_per_cell": 10.0}
-    sizes |= {"kernel_bytes": 100, "itemsize": 8, "device_type": "cpu"}
+    work = simple([ParameterCost("p", route, 0, entries=10, fixed_bytes=1000.0)], 40, 1, 6, itemsize=8)
     accepted = 0
-    for budget in range(100, 100_000, 97):
+    for budget in range(100_000, 1_100_000, 997):
         try:
-            plan = make_plan([cost], budget=budget, **sizes)
+            plan = make_plan(work, budget)
         except InputError:
             continue
         accepted += 1
@@ -139,21 +152,35 @@ def test_the_least_budget_that_is_accepted_holds_the_plan(route: Route) -> None:
 
 
 @many
-@given(computation=computations())
-def test_plans_survive_json(computation: tuple[list[ParameterCost], dict]) -> None:
-    costs, sizes = computation
-    plan = make_plan(costs, budget=10**10, **sizes)
+@given(work=computations())
+def test_plans_survive_json(work: Work) -> None:
+    plan = make_plan(work, 10**10)
     assert Plan.from_json(json.loads(json.dumps(asdict(plan)))) == plan
 
 
 def test_less_memory_means_more_passes() -> None:
     costs = [ParameterCost(f"p{i}", Route.BATCHED, i, position_bytes=1000.0) for i in range(12)]
-    sizes = {"samples": 10, "positions": 100, "longest": 10, "channels": 3, "graph_bytes_per_cell": 10.0}
-    sizes |= {"kernel_bytes": 100, "itemsize": 4, "device_type": "cpu"}
-    counts = [len(make_plan(costs, budget=budget, **sizes).passes) for budget in (250_000, 600_000, 10**8)]
+    work = simple(costs, 10, 10, 3)
+    counts = [len(make_plan(work, budget).passes) for budget in (250_000, 600_000, 10**8)]
     assert counts == sorted(counts, reverse=True)
     assert len(set(counts)) == 3
     assert counts[-1] == 1
+
+
+def test_many_samples_are_cut_into_tiles_where_passes_would_cost_more() -> None:
+    costs = [ParameterCost(f"p{i}", Route.BATCHED, i, position_bytes=1000.0) for i in range(12)]
+    work = simple(costs, 500, 10, 1)
+    whole = captured_bytes(costs, 500, 5000)
+    plan = make_plan(work, int(0.2 * whole))
+    assert plan.columns < 500
+    assert plan.capture_flops < make_plan_of_one_tile(work, int(0.2 * whole)).capture_flops
+    assert make_plan(work, int(3 * whole)).columns == 500
+
+
+def make_plan_of_one_tile(work: Work, budget: int) -> Plan:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_grids", lambda layout: [(layout.columns, layout.samples)])
+        return make_plan(work, budget)
 
 
 class Exhausted:

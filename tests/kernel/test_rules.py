@@ -162,7 +162,7 @@ def contracted(layout: Layout, records: Sequence[SampleGradients], limit: int) -
     """Return the kernel of one parameter, with so many bytes for chunks."""
     out = layout.zeros(torch.float64, torch.device("cpu"))
     contract(out, layout, records, Workspace(limit))
-    return layout.complete(out)
+    return layout.complete_(out)
 
 
 class Classifier(nn.Module):

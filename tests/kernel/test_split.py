@@ -107,7 +107,7 @@ def test_symmetric_products_beyond_one_block(symmetric: bool) -> None:
     out = layout.zeros(torch.float32, torch.device("cpu"))
     layout.add_gram_(out, jacobian)
     expected = (jacobian.double() @ jacobian.double().T)[0 if symmetric else 600 :, :600]
-    assert error(layout.complete(out).double(), expected) <= 1e-6
+    assert error(layout.complete_(out).double(), expected) <= 1e-6
 
 
 def test_measured_errors_see_what_is_left_out() -> None:
