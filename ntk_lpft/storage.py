@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -164,10 +165,23 @@ def _checksum(tensors: Mapping[str, Tensor], description: str) -> str:
     return hashlib.sha256((tensor_digest(tensors) + description).encode()).hexdigest()
 
 
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors of which none shares memory with another, as safetensors wants them; others are copied.
+
+    Kernels may take most of the memory, so that nothing else is.
+    """
+    places = Counter(value.untyped_storage().data_ptr() for value in tensors.values())
+    return {
+        name: value
+        if value.is_contiguous() and places[value.untyped_storage().data_ptr()] == 1
+        else value.clone(memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write a safetensors file with its description and a checksum inside."""
-    # Copies, as safetensors refuses tensors that share memory, and slices of one kernel do.
-    plain = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    plain = _unshared({name: value.detach().cpu() for name, value in tensors.items()})
     text = json.dumps(description, sort_keys=True)
     with whole_file(path) as partial:
         save_file(plain, partial, metadata={"description": text, "sha256": _checksum(plain, text)})

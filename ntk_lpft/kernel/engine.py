@@ -19,8 +19,9 @@ from ntk_lpft.kernel.body_parameters import Route
 from ntk_lpft.kernel.checkpoint import Checkpoint, Stored
 from ntk_lpft.kernel.cost import plan_for
 from ntk_lpft.kernel.decomposition import NTKDecomposition
+from ntk_lpft.kernel.free_memory import default_budget
 from ntk_lpft.kernel.head_check import feature_gram
-from ntk_lpft.kernel.memory import Plan, default_budget
+from ntk_lpft.kernel.memory import Plan
 from ntk_lpft.kernel.passes import PassRunner
 from ntk_lpft.kernel.precision import Precision
 from ntk_lpft.kernel.rank_form import RankFormGroups
@@ -161,18 +162,15 @@ class _Job(NamedTuple):
     columns: list[Row]
     extra: list[Row]
     precision: Precision
-    budget: int
     identity: dict[str, Any]
 
 
 def _prepare(model: nn.Module | Classifier, inputs: dict[str, Any], symmetric: bool, settings: KernelSettings) -> _Job:
     settings.check()
     classifier, columns, extra, precision = find_classifier(model, inputs, settings.precision, settings.device)
-    device = classifier.device
-    budget = default_budget(device) if settings.memory_budget is None else parse_bytes(settings.memory_budget)
     settings = replace(settings, precision=precision.name)
-    identity = _identity(classifier, columns, extra, symmetric, settings, budget)
-    return _Job(classifier, columns, extra, precision, budget, identity)
+    identity = _identity(classifier, columns, extra, symmetric, settings)
+    return _Job(classifier, columns, extra, precision, identity)
 
 
 def _described(identity: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +193,7 @@ def _compute(
             f"report is of type {type(report).__name__}; pass a function of one line of text, such as print"
         )
     say = report or (lambda line: None)
-    classifier, columns, extra, precision, budget, identity = _prepare(model, inputs, symmetric, settings)
+    classifier, columns, extra, precision, identity = _prepare(model, inputs, symmetric, settings)
     settings, device = replace(settings, precision=precision.name), classifier.device
     if not isinstance(checkpoint, str | Path | None):
         raise InputError(f"checkpoint is of type {type(checkpoint).__name__}; pass a path")
@@ -213,6 +211,9 @@ def _compute(
             precision=precision,
             rank_form=settings.rank_form and settings.engine == "structured",
         )
+        # Only now, as the model in its dtype and place takes memory as well.
+        given = settings.memory_budget
+        budget = default_budget(device) if given is None else parse_bytes(given)
         check = _route(setup, settings.engine, budget)
         for notice in check.get("notices", []):
             say(f"notice: {notice}")
@@ -252,13 +253,12 @@ def _identity(
     extra: list[Row],
     symmetric: bool,
     settings: KernelSettings,
-    budget: int,
 ) -> dict[str, Any]:
     """Collect all that a kernel depends on, by which it is told from others."""
     named = dict(classifier.module.named_parameters())
     return {
         **asdict(settings),
-        "memory_budget": settings.memory_budget if settings.memory_budget is None else budget,
+        "memory_budget": None if settings.memory_budget is None else parse_bytes(settings.memory_budget),
         "device": str(classifier.device),
         "weights_sha256": tensor_digest(named),
         "model_sha256": structure_digest(classifier.module),
@@ -328,33 +328,30 @@ def _assemble(
     setup: KernelSetup, kernels: dict[str, Tensor], features: Tensor, logits: Tensor, settings: KernelSettings
 ) -> dict[str, NTKDecomposition]:
     """Cut kernels in internal order into the parts that the caller asked for, in the caller's order."""
-    layout, dtype = setup.layout, setup.precision.kernel
-    m, e = layout.columns, layout.extra
+    layout, w = setup.layout, setup.layout.width
+    m = layout.columns
     gram = feature_gram(setup.classifier.head, features if layout.symmetric else features[m:], features[:m])
-    feature_kernel = setup.external(gram.to(dtype), 1).cpu()
+    feature_kernels = setup.external(gram.to(setup.precision.kernel), 1)
     scale = 1.0 / setup.seeds.shape[1] if layout.traced else 1.0
-    blocks: dict[str, Tensor] = {}
-    # By name, so that each is freed once it has been put in order.
+    blocks: dict[str, dict[str, Tensor]] = {part: {} for part in feature_kernels}
+    # One by one, so that each is freed once it has been put in order.
     for name in list(kernels):
-        block = setup.external(layout.complete_(kernels.pop(name)).mul_(scale), layout.width).cpu()
-        w = layout.width
-        shape = (block.shape[0] // w, w, block.shape[1] // w, w)
-        blocks[name] = block.view(shape) if settings.outputs == "full" else block
+        for part, block in setup.external(layout.complete_(kernels.pop(name)).mul_(scale), w).items():
+            shape = (block.shape[0] // w, w, block.shape[1] // w, w)
+            blocks[part][name] = block.view(shape) if settings.outputs == "full" else block
     by_part = setup.by_part(logits.cpu())
-    pieces = {"train": slice(0, m), "eval": slice(m, m + e)} if layout.symmetric else {"eval": slice(0, e)}
     groups = setup.groups if settings.groups else {"body": [n for names in setup.groups.values() for n in names]}
     return {
         part: NTKDecomposition(
-            feature_kernel=feature_kernel[where].clone(),
-            ft_groups=_groups({name: block[where].clone() for name, block in blocks.items()}, setup, part == "train"),
+            feature_kernel=feature_kernel,
+            ft_groups=_groups(blocks[part], setup, part == "train"),
             row_logits=by_part[part],
             column_logits=by_part["train"],
             outputs=settings.outputs,
             symmetric=part == "train",
-            parameter_groups={name: list(groups[name]) for name in blocks},
+            parameter_groups={name: list(groups[name]) for name in blocks[part]},
         )
-        for part, where in pieces.items()
-        if where.stop > where.start
+        for part, feature_kernel in feature_kernels.items()
     }
 
 

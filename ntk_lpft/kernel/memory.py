@@ -1,4 +1,4 @@
-"""Memory: how much may be used, and how it is shared out between captured layers, graphs and chunks."""
+"""How a memory budget is shared out between captured layers, graphs, chunks and kernels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import psutil
-import torch
 
 from ntk_lpft.byte_sizes import format_bytes
 from ntk_lpft.errors import InputError
@@ -27,13 +24,6 @@ _PADDING_ALLOWANCE = 1.05
 
 # Tiles of fewer samples would spend their time on making gradients again.
 _LEAST_TILE = 16
-
-
-def default_budget(device: torch.device) -> int:
-    """Take a quarter of the free memory of a CPU, which others use as well, or 80 % of that of a GPU."""
-    if device.type == "cuda":
-        return int(0.8 * torch.cuda.mem_get_info(device)[0])
-    return psutil.virtual_memory().available // 4
 
 
 @dataclass(frozen=True)

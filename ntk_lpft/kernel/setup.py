@@ -102,20 +102,31 @@ class KernelSetup:
         """φ and f0 of all samples, in internal order, by forward passes alone."""
         return self.classifier.outputs(self.batches(FORWARD_CELLS))
 
-    def external(self, kernel: Tensor, width: int) -> Tensor:
-        """Put a kernel matrix from internal into the caller's order: (rows·width, columns·width) likewise."""
+    def external(self, kernel: Tensor, width: int) -> dict[str, Tensor]:
+        """Cut a kernel matrix in internal order into parts in the caller's order.
+
+        Args:
+            kernel: Of shape (rows · width, columns · width).
+            width: Rows of the kernel for each sample.
+
+        Returns:
+            ``train``, columns × columns, where the kernel has it, and ``eval``, other rows × columns, where there are
+            any; each of shape (n · width, m · width), on the CPU.
+        """
         layout = self.layout
         columns = inverse_order(self.column_order)
-        rows = (columns if layout.symmetric else []) + [
-            i + (layout.columns if layout.symmetric else 0) for i in inverse_order(self.extra_order)
-        ]
-        split = kernel.view(len(rows), width, len(columns), width)
-        ordered = torch.empty_like(split)
+        others = [i + (layout.columns if layout.symmetric else 0) for i in inverse_order(self.extra_order)]
+        split = kernel.view(-1, width, layout.columns, width)
         # Few at a time, as each choice is a copy.
-        step = max(1, _REORDERED // max(1, split[0].numel())) if rows else 1
-        for at in range(0, len(rows), step):
-            ordered[at : at + step] = split[rows[at : at + step]][:, :, columns]
-        return ordered.view(kernel.shape)
+        step = max(1, _REORDERED // (layout.columns * width * width))
+        parts = {}
+        for name, rows in (("train", columns if layout.symmetric else []), ("eval", others)):
+            if rows:
+                ordered = torch.empty((len(rows), *split.shape[1:]), dtype=kernel.dtype, device="cpu")
+                for at in range(0, len(rows), step):
+                    ordered[at : at + step] = split[rows[at : at + step]][:, :, columns]
+                parts[name] = ordered.view(len(rows) * width, layout.columns * width)
+        return parts
 
     def by_part(self, values: Float[Tensor, "s k"]) -> dict[str, Float[Tensor, "n k"]]:
         """Cut values of all samples into those of the columns and of the other rows, each in the caller's order.
