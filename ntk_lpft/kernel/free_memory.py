@@ -31,7 +31,7 @@ def free_memory() -> int:
 
 
 def _left_by_limits() -> Iterator[int]:
-    """What ``ulimit -v`` and ``-d`` leave; Windows has no such limits."""
+    """Yield what ``ulimit -v`` and ``-d`` leave; Windows has no such limits."""
     try:
         import resource
     except ImportError:
@@ -44,7 +44,7 @@ def _left_by_limits() -> Iterator[int]:
 
 
 def _left_by_cgroups() -> Iterator[int]:
-    """What the control groups of this process, and those that they are in, leave; such are containers and batch jobs."""
+    """Yield what the control groups of this process leave, and those around them: of containers and batch jobs."""
     try:
         lines = _OWN_CGROUPS.read_text().splitlines()
     except OSError:
@@ -68,7 +68,7 @@ def _left_by_cgroups() -> Iterator[int]:
 
 
 def _left_by(folder: Path, limit: str, usage: str, cached: str) -> int | None:
-    """What one control group leaves, files that it need not keep included; None where it sets no limit."""
+    """Return what one control group leaves, files that it need not keep included; None where it sets no limit."""
     with suppress(OSError, ValueError):
         most = int((folder / limit).read_text())
         used = int((folder / usage).read_text())
