@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel.memory import Plan
+from ntk_lpft.kernel.memory import Pass, Plan
 from ntk_lpft.storage import read_tensors, write_tensors
 
 # Within a pass, the file is written at most so often (in seconds), and takes at most this share of the time.
@@ -24,14 +24,10 @@ class Progress:
 
     Attributes:
         passes: Number of passes that are done.
-        tiles: Number of tiles that are done in the pass that is not.
-        parameters: Names of the parameters whose kernels are done in the tile that is not.
         rerouted: Names of all parameters so far whose rule turned out not to hold.
     """
 
     passes: int = 0
-    tiles: int = 0
-    parameters: list[str] = field(default_factory=list)
     rerouted: list[str] = field(default_factory=list)
 
 
@@ -48,6 +44,12 @@ class Stored:
     progress: Progress
     plan: Plan
     tensors: dict[str, Tensor]
+
+    @property
+    def begun(self) -> Pass | None:
+        """The pass that was broken off, if something of it was done."""
+        following = self.plan.passes[self.progress.passes : self.progress.passes + 1]
+        return next((step for step in following if step.tiles or step.done), None)
 
 
 class Checkpoint:
@@ -104,12 +106,7 @@ class Checkpoint:
                 f"{self.path} belongs to an interrupted run with other settings (changed: {', '.join(changed)}); "
                 "give the same settings to go on, or --overwrite to start anew"
             )
-        progress = Progress(
-            description["done"],
-            int(description.get("tiles", 0)),
-            list(description.get("parameters", ())),
-            list(description.get("rerouted", ())),
-        )
+        progress = Progress(description["done"], list(description.get("rerouted", ())))
         return Stored(progress, Plan.from_json(description["plan"]), tensors)
 
     @property
@@ -127,8 +124,6 @@ class Checkpoint:
         description = {
             "identity": self.identity,
             "done": progress.passes,
-            "tiles": progress.tiles,
-            "parameters": progress.parameters,
             "rerouted": progress.rerouted,
             "plan": asdict(plan),
         }

@@ -220,9 +220,11 @@ def _compute(
         plan = plan_for(setup, budget, len(setup.groups) if settings.groups else 1) if earlier is None else earlier.plan
         _announce(say, setup, settings, check, plan, earlier)
         runner = PassRunner(setup, plan, settings.engine, merge=not settings.groups, progress=progress, report=say)
+        begun = earlier.begun if earlier else None
         resumed = {
             "resumed_after_passes": earlier.progress.passes if earlier else 0,
-            "resumed_after_parameters": len(earlier.progress.parameters) if earlier else 0,
+            "resumed_after_tiles": begun.tiles if begun else 0,
+            "resumed_after_parameters": len(begun.done) if begun else 0,
         }
         runner.run(store, earlier)
         outputs = runner.outputs()
@@ -235,9 +237,8 @@ def _compute(
         "head_rank": _head_rank(setup),
         "rounding": {"P": _rounding(precision.feature_rounding, setup), "F": _rounding(precision.rounding, setup)},
         "self_check": check,
-        "plan": {"passes": len(plan.passes), "columns": plan.columns, "rows": plan.rows,
-                 "max_cells": plan.max_cells, "chunk_bytes": plan.chunk_bytes,
-                 "budget": plan.budget, "predicted_peak": plan.predicted_peak},
+        "plan": {"passes": len(plan.passes), "max_cells": plan.max_cells, "chunk_bytes": plan.chunk_bytes,
+                 "budget": plan.budget, "predicted_peak": plan.predicted_peak, **plan.largest_tile},
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         # All in which an interrupted computation differs from another.
         "this_run": {"seconds": round(time.monotonic() - began, 3), **resumed},
@@ -319,8 +320,8 @@ def _announce(
         f"predicted peak {format_bytes(plan.predicted_peak)} of {format_bytes(plan.budget)} besides the model"
     )
     if earlier is not None:
-        done, parameters = earlier.progress.passes, len(earlier.progress.parameters)
-        within = f" and {parameters} parameters of the next" if parameters else ""
+        done, begun = earlier.progress.passes, earlier.begun
+        within = f", {begun.tiles} tiles and {len(begun.done)} parameters of the next" if begun else ""
         say(f"going on after pass {done}{within} of an interrupted run")
 
 

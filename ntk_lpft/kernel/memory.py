@@ -106,11 +106,25 @@ class Pass:
         route: The way.
         parameters: Names of the parameters.
         slices: For the autograd route, (begin, end) in each flattened parameter.
+        columns: Most column samples whose gradients are held at a time, see `tiles_of`.
+        rows: The same of row samples.
+        tiles: Number of its tiles that are done.
+        done: Names of the parameters that are done in the tile after those.
     """
 
     route: Route
     parameters: list[str]
     slices: list[tuple[int, int]] = field(default_factory=list)
+    columns: int = 0
+    rows: int = 0
+    tiles: int = 0
+    done: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Pass:
+        """Make a pass of what ``dataclasses.asdict`` made of it, as JSON holds that."""
+        slices = [(begin, end) for begin, end in data["slices"]]
+        return cls(**{**data, "route": Route(data["route"]), "slices": slices})
 
 
 @dataclass
@@ -123,8 +137,6 @@ class Plan:
         chunk_bytes: Most bytes of a chunk of materialised gradients.
         budget: Bytes allowed besides the model itself.
         predicted_peak: Bytes that the plan is expected to use.
-        columns: Most column samples whose gradients are held at a time, see `tiles_of`.
-        rows: The same of row samples.
         capture_flops: Floating-point operations of all forward and backward passes.
         contraction_flops: Those of products of gradients, and of making gradients for them.
     """
@@ -134,19 +146,18 @@ class Plan:
     chunk_bytes: int
     budget: int
     predicted_peak: int
-    columns: int
-    rows: int
     capture_flops: float = 0.0
     contraction_flops: float = 0.0
+
+    @property
+    def largest_tile(self) -> dict[str, int]:
+        """Most ``columns`` and ``rows`` of a tile, over all passes that have some."""
+        return {name: max((getattr(step, name) for step in self.passes), default=0) for name in ("columns", "rows")}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """Make a plan of what ``dataclasses.asdict`` made of it, as JSON holds that."""
-        passes = [
-            Pass(Route(p["route"]), p["parameters"], [(begin, end) for begin, end in p["slices"]])
-            for p in data["passes"]
-        ]
-        return cls(**{**data, "passes": passes})
+        return cls(**{**data, "passes": [Pass.from_json(step) for step in data["passes"]]})
 
 
 def make_plan(work: Work, budget: int) -> Plan:
@@ -236,7 +247,7 @@ class _Grid:
         for route in (Route.BATCHED, Route.SINGLE):
             members = sorted((p for p in work.costs if p.route == route), key=lambda p: p.order)
             for group in self._fill(members, room):
-                passes.append(Pass(route, [p.name for p in group]))
+                passes.append(Pass(route, [p.name for p in group], [], self.columns, self.rows))
                 peak = max(peak, self.bytes(group))
                 capture += self._capture_flops(group[0].order)
         for names, slices in _slice([p for p in work.costs if p.route == Route.AUTOGRAD], room // self.column_bytes):
@@ -245,7 +256,7 @@ class _Grid:
             capture += self._capture_flops(0) * work.layout.samples / self.captured
         products = sum(p.flops + p.sample_flops * self.remade for p in work.costs)
         predicted = self.kernel_bytes + chunk + graph + peak
-        return Plan(passes, cells, chunk, budget, predicted, self.columns, self.rows, capture, products)
+        return Plan(passes, cells, chunk, budget, predicted, capture, products)
 
     def _shares(self, budget: int) -> tuple[int, int, int, int]:
         """Chunk, cells of a batch, their graph, and what is left for captured layers."""

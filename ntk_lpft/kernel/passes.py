@@ -91,7 +91,7 @@ class PassRunner:
                     self._dense_pass(step, bar)
                 else:
                     self._structured_pass(step, bar, checkpoint)
-                self.progress = Progress(number, rerouted=self.progress.rerouted)
+                self.progress = Progress(number, self.progress.rerouted)
                 self._save(checkpoint)
 
     def _take(self, stored: Stored) -> None:
@@ -130,8 +130,8 @@ class PassRunner:
         """Capture and contract block of columns by block of columns, and in each the tiles of its rows."""
         parameters = [self.parameters[name] for name in step.parameters]
         most = 1 if step.route == Route.SINGLE else None
-        layout, begun = self.setup.layout, self.progress.tiles
-        blocks = list(tiles_of(layout, self.plan.columns, self.plan.rows))
+        layout, begun = self.setup.layout, step.tiles
+        blocks = list(tiles_of(layout, step.columns, step.rows))
         # The bar counts samples captured, and samples contracted for each parameter; with tiles, their share of it.
         cells = sum(tile.width + tile.height for block in blocks for tile in block)
         number = 0
@@ -150,16 +150,16 @@ class PassRunner:
                 self._notice_outputs(tile, columns, rows)
                 last = tile is block[-1]
                 for parameter in parameters:
-                    if parameter.name not in self.progress.parameters:
+                    if parameter.name not in step.done:
                         self._add(parameter, tile, columns, rows)
-                        self.progress.parameters.append(parameter.name)
+                        step.done.append(parameter.name)
                         if checkpoint.due:
                             self._save(checkpoint)
                     for captured in [columns, rows] if last else [rows]:
                         if captured is not None:
                             captured.records.pop(parameter.name)  # let go of each as soon as it is used up
                     bar.update(share)
-                self.progress.tiles, self.progress.parameters = number, []
+                step.tiles, step.done = number, []
 
     def _notice_outputs(self, tile: Tile, columns: Captured, rows: Captured | None) -> None:
         """Keep φ and f0 where a tile of all samples showed them."""

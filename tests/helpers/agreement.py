@@ -79,13 +79,16 @@ def replanned(**changes: int) -> Iterator[list[Plan]]:
     """Change the plan of every kernel computed inside, and collect those plans.
 
     Args:
-        changes: Fields of the plan, with the values to force upon them.
+        changes: Fields of the plan, and ``columns`` and ``rows`` of its passes, with the values to force upon them.
     """
     plans: list[Plan] = []
     plan_for = engine.plan_for
 
+    tile = {name: changes.pop(name) for name in ("columns", "rows") if name in changes}
+
     def changed(*args: object, **kwargs: object) -> Plan:
-        plans.append(replace(plan_for(*args, **kwargs), **changes))
+        plan = replace(plan_for(*args, **kwargs), **changes)
+        plans.append(replace(plan, passes=[replace(step, **tile) for step in plan.passes]))
         return plans[-1]
 
     with pytest.MonkeyPatch.context() as patch:

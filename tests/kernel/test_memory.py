@@ -89,7 +89,8 @@ def test_plans_are_complete_and_stay_within_the_budget(computation: dict, budget
     structured = [name for step in plan.passes if step.route != Route.AUTOGRAD for name in step.parameters]
     assert sorted(structured) == sorted(p.name for p in work.costs if p.route != Route.AUTOGRAD)
     slices: dict[str, list[tuple[int, int]]] = {p.name: [] for p in work.costs if p.route == Route.AUTOGRAD}
-    tiles = [tile for block in tiles_of(layout, plan.columns, plan.rows) for tile in block]
+    columns, rows = (most or layout.samples for most in plan.largest_tile.values())  # none where all is plain autograd
+    tiles = [tile for block in tiles_of(layout, columns, rows) for tile in block]
     # Samples of each tile, and their positions without any padding.
     held = [[*range(*tile.columns), *range(*tile.rows)] for tile in tiles]
     extents = [(len(members), sum(work.lengths[i] for i in members)) for members in held]
@@ -112,8 +113,7 @@ def test_plans_are_complete_and_stay_within_the_budget(computation: dict, budget
     assert plan.max_cells >= max(work.lengths)
     assert plan.chunk_bytes >= max(p.chunk_bytes for p in work.costs) * max(samples for samples, _ in extents)
     graph = plan.max_cells * work.graph_bytes_per_cell
-    rows, columns = layout.shape
-    kernels = work.kernels * rows * columns * work.kernel_itemsize
+    kernels = work.kernels * math.prod(layout.shape) * work.kernel_itemsize
     block = max(math.prod(tile.layout(layout).shape) for tile in tiles) * work.kernel_itemsize
     assert kernels + block + plan.chunk_bytes + graph + largest - 4 <= plan.predicted_peak <= plan.budget == budget
 
@@ -168,9 +168,9 @@ def test_many_samples_are_cut_into_tiles_where_passes_would_cost_more() -> None:
     work = simple(costs, 500, 10, 1)
     whole = captured_bytes(costs, 500, 5000)
     plan = make_plan(work, int(0.2 * whole))
-    assert plan.columns < 500
+    assert plan.largest_tile["columns"] < 500
     assert plan.capture_flops < make_plan_of_one_tile(work, int(0.2 * whole)).capture_flops
-    assert make_plan(work, int(3 * whole)).columns == 500
+    assert make_plan(work, int(3 * whole)).largest_tile["columns"] == 500
 
 
 def make_plan_of_one_tile(work: Work, budget: int) -> Plan:
