@@ -1,8 +1,10 @@
-"""A partial kernel on disk, so that a run that was killed goes on where it stopped."""
+"""Partial kernels on disk, one a process, so that a run that was killed goes on where it stopped."""
 
+import re
 import tempfile
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.memory import Pass, Plan
-from ntk_lpft.storage import read_tensors, write_tensors
+from ntk_lpft.storage import read_description, read_tensors, write_tensors
 
 # Within a pass, the file is written at most so often (in seconds), and takes at most this share of the time.
 _LEAST_SECONDS = 10.0
@@ -23,7 +25,7 @@ class Progress:
     """How far a computation is.
 
     Attributes:
-        passes: Number of passes that are done.
+        passes: Number of passes that are done; what is done of the next one, it knows itself.
         rerouted: Names of all parameters so far whose rule turned out not to hold.
     """
 
@@ -32,18 +34,26 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What an interrupted run has left.
+class Piece:
+    """What one process of an interrupted run has left.
 
     Attributes:
-        progress: How far it was.
-        plan: Its plan.
-        tensors: Partial kernels, by name, and the outputs that were seen.
+        number: The process's number.
+        path: The file.
+        identifier: A name that no other piece has.
+        absorbed: Identifiers of pieces whose kernels are in this one.
+        processes: How many processes shared the work.
+        progress: How far the process was.
+        plan: What it had to do.
     """
 
+    number: int
+    path: Path
+    identifier: str
+    absorbed: list[str]
+    processes: int
     progress: Progress
     plan: Plan
-    tensors: dict[str, Tensor]
 
     @property
     def begun(self) -> Pass | None:
@@ -53,16 +63,24 @@ class Stored:
 
 
 class Checkpoint:
-    """The partial kernel of one computation.
+    """The partial kernel of one process, and those that an interrupted run's processes have left.
 
     Args:
-        path: File to write; None keeps nothing.
-        identity: What the partial kernel belongs to. A file with another identity is refused.
+        path: File of the first process; the others' lie beside it, with their numbers. None keeps nothing.
+        identity: What the partial kernel belongs to. Files with another identity are refused.
+        number: This process's number.
+        processes: How many processes share the work.
     """
 
-    def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, identity: Mapping[str, Any], number: int = 0, processes: int = 1) -> None:
+        self.path = None if path is None else piece_path(path, number)
         self.identity = dict(identity)
+        self.processes = processes
+        self._first = path
+        self._number = number
+        self._identifier = uuid.uuid4().hex
+        self._absorbed: list[str] = []
+        self._replaced: list[Path] = []
         self._ended = time.monotonic()  # of the last writing
         self._took = 0.0
 
@@ -87,27 +105,65 @@ class Checkpoint:
         if taken:
             raise InputError(f"checkpoint {self.path} is a folder; give the path of a file")
 
-    def load(self) -> Stored | None:
-        """Read back what an interrupted run has computed.
+    def pieces(self) -> list[Piece]:
+        """Say what an interrupted run has computed, without its kernels.
 
         Returns:
-            What is there; None where there is no file.
+            A piece for each process that has left one, by its number; without those that another one contains.
 
         Raises:
-            InputError: The file is damaged or belongs to another computation.
+            InputError: A file is damaged or belongs to another computation.
         """
-        if self.path is None or not self.path.exists():
-            return None
-        tensors, description = read_tensors(self.path)
+        if self._first is None:
+            return []
+        found = [self._describe(number, path) for number, path in sorted(piece_files(self._first).items())]
+        contained = {identifier for piece in found for identifier in piece.absorbed}
+        return [piece for piece in found if piece.identifier not in contained]
+
+    def _describe(self, number: int, path: Path) -> Piece:
+        description = read_description(path)
         earlier = description.get("identity", {})
         changed = sorted(k for k in earlier.keys() | self.identity.keys() if earlier.get(k) != self.identity.get(k))
         if changed:
             raise InputError(
-                f"{self.path} belongs to an interrupted run with other settings (changed: {', '.join(changed)}); "
+                f"{path} belongs to an interrupted run with other settings (changed: {', '.join(changed)}); "
                 "give the same settings to go on, or --overwrite to start anew"
             )
-        progress = Progress(description["done"], list(description.get("rerouted", ())))
-        return Stored(progress, Plan.from_json(description["plan"]), tensors)
+        return Piece(
+            number,
+            path,
+            description["identifier"],
+            list(description["absorbed"]),
+            description["processes"],
+            Progress(description["done"], list(description["rerouted"])),
+            Plan.from_json(description["plan"]),
+        )
+
+    def take(self, pieces: Sequence[Piece]) -> dict[str, Tensor]:
+        """Read the kernels of some pieces, which this process goes on from; what it writes replaces their files.
+
+        Args:
+            pieces: The pieces.
+
+        Returns:
+            The sums of their kernels by name, and what else they hold.
+
+        Raises:
+            InputError: A file is damaged.
+        """
+        total: dict[str, Tensor] = {}
+        for piece in pieces:
+            tensors, description = read_tensors(piece.path)
+            if description["identifier"] != piece.identifier:
+                raise InputError(f"{piece.path} was written by another process meanwhile; let one run at a time go on")
+            for name, value in tensors.items():
+                # Kernels are summed; all else is the same in each.
+                known = total.get(name)
+                total[name] = value if known is None or not name.startswith("kernel/") else known + value
+            self._absorbed += [*piece.absorbed, piece.identifier]
+            if piece.path != self.path:
+                self._replaced.append(piece.path)
+        return total
 
     @property
     def due(self) -> bool:
@@ -123,10 +179,46 @@ class Checkpoint:
         began = time.monotonic()
         description = {
             "identity": self.identity,
+            "identifier": self._identifier,
+            "absorbed": self._absorbed,
+            "processes": self.processes,
             "done": progress.passes,
             "rerouted": progress.rerouted,
             "plan": asdict(plan),
         }
         write_tensors(self.path, tensors, description)
+        while self._replaced:
+            self._replaced.pop().unlink(missing_ok=True)
         self._ended = time.monotonic()
         self._took = self._ended - began
+
+
+def piece_path(path: Path, number: int) -> Path:
+    """Return the file of a process, from that of the first.
+
+    Args:
+        path: The first process's file.
+        number: The process's number.
+
+    Returns:
+        The path itself for the first; for others with their number behind its stem.
+    """
+    return path if number == 0 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def piece_files(path: Path) -> dict[int, Path]:
+    """Find the files that processes have left.
+
+    Args:
+        path: The first process's file.
+
+    Returns:
+        The files that are there, by the number of the process.
+    """
+    found = {0: path} if path.exists() else {}
+    if path.parent.is_dir():
+        pattern = re.compile(rf"{re.escape(path.stem)}-([1-9][0-9]*){re.escape(path.suffix)}")
+        for each in path.parent.iterdir():
+            if match := pattern.fullmatch(each.name):
+                found[int(match.group(1))] = each
+    return found

@@ -13,28 +13,24 @@ from ntk_lpft.kernel.body_parameters import BodyParameter, Route
 from ntk_lpft.kernel.capture import CaptureError, capture
 from ntk_lpft.kernel.contract import outer_flops, use_gram
 from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients
-from ntk_lpft.kernel.memory import ParameterCost, Plan, Work, make_plan
+from ntk_lpft.kernel.memory import ParameterCost, Work
 from ntk_lpft.kernel.setup import KernelSetup
 from ntk_lpft.kernel.split import workspace_bytes
 
 
-def plan_for(setup: KernelSetup, budget: int, group_count: int) -> Plan:
-    """Measure each parameter on the longest sample, and share the budget out.
+def work_of(setup: KernelSetup, group_count: int) -> Work:
+    """Measure each parameter, and the forward pass, on the longest sample.
 
     Args:
         setup: The setup, with its parameters routed.
-        budget: Bytes allowed besides the model.
         group_count: Number of kernels that are accumulated.
 
     Returns:
-        The plan.
-
-    Raises:
-        InputError: The budget is too small for one layer.
+        All that a plan is made from.
     """
     costs = measure_costs(setup)
     graph, flops = _forward_costs(setup, _longest_sample(setup).tensors)
-    work = Work(
+    return Work(
         costs=costs,
         layout=setup.layout,
         lengths=[len(row["input_ids"]) for row in setup.rows],
@@ -48,7 +44,6 @@ def plan_for(setup: KernelSetup, budget: int, group_count: int) -> Plan:
         threads=torch.get_num_threads(),
         product_bytes=workspace_bytes(setup.classifier.device.type) if setup.layout.products > 1 else 0,
     )
-    return make_plan(work, budget)
 
 
 def measure_costs(setup: KernelSetup) -> list[ParameterCost]:

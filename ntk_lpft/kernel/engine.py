@@ -1,35 +1,34 @@
 """The kernel engines behind one function: from a classifier and two sets of samples to an ``NTKDecomposition``."""
 
-import platform
+import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ntk_lpft.byte_sizes import format_bytes, parse_bytes
 from ntk_lpft.classifier.classifier import Classifier
-from ntk_lpft.classifier.rows import Row, fingerprint_rows
+from ntk_lpft.classifier.rows import Row
 from ntk_lpft.devices import float32_products
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.body_parameters import Route
-from ntk_lpft.kernel.checkpoint import Checkpoint, Stored
-from ntk_lpft.kernel.cost import plan_for
+from ntk_lpft.kernel.checkpoint import Checkpoint
+from ntk_lpft.kernel.cost import work_of
 from ntk_lpft.kernel.decomposition import NTKDecomposition
 from ntk_lpft.kernel.free_memory import default_budget
 from ntk_lpft.kernel.head_check import feature_gram
-from ntk_lpft.kernel.memory import Plan
 from ntk_lpft.kernel.passes import PassRunner
 from ntk_lpft.kernel.precision import Precision
+from ntk_lpft.kernel.processes import Processes
 from ntk_lpft.kernel.rank_form import RankFormGroups
+from ntk_lpft.kernel.record import described, identity_of, metadata_of
+from ntk_lpft.kernel.resumption import Start, set_out
 from ntk_lpft.kernel.selfcheck import run_self_check
 from ntk_lpft.kernel.settings import KernelSettings
 from ntk_lpft.kernel.setup import KernelSetup, find_classifier, set_up
-from ntk_lpft.provenance import structure_digest, versions
-from ntk_lpft.storage import tensor_digest
 
 
 def compute_ntk(
@@ -45,6 +44,7 @@ def compute_ntk(
     memory_budget: int | str | None = None,
     device: str | None = None,
     checkpoint: str | Path | None = None,
+    process_group: Any = None,
     progress: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> NTKDecomposition:
@@ -76,6 +76,9 @@ def compute_ntk(
         device: A torch device; None takes the one the model is on.
         checkpoint: File for the partial kernel. A run that was interrupted goes on from it. It stays until you
             delete it, once the result is safe; until then the same call returns at once.
+        process_group: A group of ``torch.distributed`` whose processes share the work; each calls this function with
+            the same arguments and gets the same kernel. With a checkpoint on a disk that all of them see, a broken-off
+            run can be gone on with by another number of processes. None for this process alone.
         progress: Whether to show a progress bar.
         report: Called with a line of text for each thing worth knowing (plan, self-check, notices).
 
@@ -84,7 +87,8 @@ def compute_ntk(
 
     Raises:
         InputError: Bad inputs or settings, a model without a linear head or trainable parameters, a memory budget
-            too small for one layer, or a checkpoint of another computation.
+            too small for one layer, a checkpoint of another computation, or processes that were given different things
+            or of which one failed.
     """
     settings = KernelSettings(
         engine=engine,
@@ -95,10 +99,10 @@ def compute_ntk(
         memory_budget=memory_budget,
         device=device,
     )
+    how = _How(checkpoint, progress, report, process_group)
     if other is None:
-        rows = {"inputs": inputs}
-        return _compute(model, rows, True, settings, checkpoint, progress, report)["train"]
-    return _compute(model, {"other": other, "inputs": inputs}, False, settings, checkpoint, progress, report)["eval"]
+        return _compute(model, {"inputs": inputs}, True, settings, how)["train"]
+    return _compute(model, {"other": other, "inputs": inputs}, False, settings, how)["eval"]
 
 
 def compute_train_eval_ntk(
@@ -108,6 +112,7 @@ def compute_train_eval_ntk(
     *,
     settings: KernelSettings | None = None,
     checkpoint: str | Path | None = None,
+    process_group: Any = None,
     progress: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> dict[str, NTKDecomposition]:
@@ -119,6 +124,7 @@ def compute_train_eval_ntk(
         evaluation: Rows of the second; None for no second one.
         settings: How.
         checkpoint: As for ``compute_ntk``.
+        process_group: As for ``compute_ntk``.
         progress: Whether to show a progress bar.
         report: As for ``compute_ntk``.
 
@@ -131,7 +137,8 @@ def compute_train_eval_ntk(
     if not isinstance(settings, KernelSettings | None):
         raise InputError(f"settings is of type {type(settings).__name__}; pass KernelSettings(...)")
     rows = {"train": train} if evaluation is None else {"train": train, "evaluation": evaluation}
-    return _compute(model, rows, True, settings or KernelSettings(), checkpoint, progress, report)
+    how = _How(checkpoint, progress, report, process_group)
+    return _compute(model, rows, True, settings or KernelSettings(), how)
 
 
 def kernel_identity(
@@ -152,7 +159,7 @@ def kernel_identity(
         InputError: As for ``compute_ntk``.
     """
     job = _prepare(model, {"train": train, "evaluation": evaluation}, True, settings or KernelSettings())
-    return _described(job.identity)
+    return described(job.identity)
 
 
 class _Job(NamedTuple):
@@ -169,118 +176,84 @@ def _prepare(model: nn.Module | Classifier, inputs: dict[str, Any], symmetric: b
     settings.check()
     classifier, columns, extra, precision = find_classifier(model, inputs, settings.precision, settings.device)
     settings = replace(settings, precision=precision.name)
-    identity = _identity(classifier, columns, extra, symmetric, settings)
+    identity = identity_of(classifier, columns, extra, symmetric, settings)
     return _Job(classifier, columns, extra, precision, identity)
 
 
-def _described(identity: dict[str, Any]) -> dict[str, Any]:
-    """Return what a kernel's metadata say of it; the parameters are named by group beside them."""
-    return {name: value for name, value in identity.items() if name != "trainable"}
+@dataclass(frozen=True)
+class _How:
+    """How a computation is run, apart from what it computes."""
+
+    checkpoint: str | Path | None
+    progress: bool
+    report: Callable[[str], None] | None
+    process_group: Any
+
+    def say(self, line: str) -> None:
+        if self.report is not None:
+            self.report(line)
+
+    def check(self) -> None:
+        if self.report is not None and not callable(self.report):
+            raise InputError(
+                f"report is of type {type(self.report).__name__}; pass a function of one line of text, such as print"
+            )
+        if not isinstance(self.checkpoint, str | Path | None):
+            raise InputError(f"checkpoint is of type {type(self.checkpoint).__name__}; pass a path")
 
 
 def _compute(
-    model: nn.Module | Classifier,
-    inputs: dict[str, Any],
-    symmetric: bool,
-    settings: KernelSettings,
-    checkpoint: str | Path | None,
-    progress: bool,
-    report: Callable[[str], None] | None,
+    model: nn.Module | Classifier, inputs: dict[str, Any], symmetric: bool, settings: KernelSettings, how: _How
 ) -> dict[str, NTKDecomposition]:
     """Compute a kernel whose columns are the first of the inputs, and whose further rows, if any, are the second."""
-    if report is not None and not callable(report):
-        raise InputError(
-            f"report is of type {type(report).__name__}; pass a function of one line of text, such as print"
-        )
-    say = report or (lambda line: None)
-    classifier, columns, extra, precision, identity = _prepare(model, inputs, symmetric, settings)
+    how.check()
+    processes = Processes(how.process_group)
+    with processes.together("reading the model and its inputs"):
+        classifier, columns, extra, precision, identity = _prepare(model, inputs, symmetric, settings)
+        path = None if how.checkpoint is None else Path(how.checkpoint)
+        store = Checkpoint(path, identity, processes.rank, processes.count)
+        store.check_place()
+    processes.check_same("models, samples or settings", json.dumps(identity, sort_keys=True))
     settings, device = replace(settings, precision=precision.name), classifier.device
-    if not isinstance(checkpoint, str | Path | None):
-        raise InputError(f"checkpoint is of type {type(checkpoint).__name__}; pass a path")
-    store = Checkpoint(None if checkpoint is None else Path(checkpoint), identity)
-    store.check_place()
-    earlier = store.load()
     began = time.monotonic()
     with classifier.opened(), float32_products(precision.tf32):
-        setup = set_up(
-            classifier,
-            columns,
-            extra,
-            symmetric=symmetric,
-            outputs=settings.outputs,
-            precision=precision,
-            rank_form=settings.rank_form and settings.engine == "structured",
+        with processes.together("checking the model"):
+            pieces = store.pieces()
+            setup = set_up(
+                classifier,
+                columns,
+                extra,
+                symmetric=symmetric,
+                outputs=settings.outputs,
+                precision=precision,
+                rank_form=settings.rank_form and settings.engine == "structured",
+            )
+            # Only now, as the model in its dtype and place takes memory as well.
+            given = settings.memory_budget
+            budget = default_budget(device) if given is None else parse_bytes(given)
+            check = _route(setup, settings.engine, budget)
+            for notice in check.get("notices", []):
+                how.say(f"notice: {notice}")
+            kernels = len(setup.groups) if settings.groups else 1
+            start = set_out(store, pieces, setup.layout, lambda: work_of(setup, kernels), budget, processes)
+            _announce(how.say, setup, settings, check, start, processes)
+            runner = PassRunner(
+                setup, start, settings.engine, merge=not settings.groups, progress=how.progress, report=how.say
+            )
+        with processes.together("computing its share"):
+            runner.run(store)
+            outputs = runner.outputs()
+        for kernel in runner.kernels.values():
+            processes.add_up_(kernel)
+        names = [parameter.name for parameter in setup.parameters]
+        check["rerouted"] = processes.flags(names, runner.progress.rerouted)
+        parts = _assemble(
+            setup, runner.kernels, processes.of_first(outputs.features), processes.of_first(outputs.logits), settings
         )
-        # Only now, as the model in its dtype and place takes memory as well.
-        given = settings.memory_budget
-        budget = default_budget(device) if given is None else parse_bytes(given)
-        check = _route(setup, settings.engine, budget)
-        for notice in check.get("notices", []):
-            say(f"notice: {notice}")
-        plan = plan_for(setup, budget, len(setup.groups) if settings.groups else 1) if earlier is None else earlier.plan
-        _announce(say, setup, settings, check, plan, earlier)
-        runner = PassRunner(setup, plan, settings.engine, merge=not settings.groups, progress=progress, report=say)
-        begun = earlier.begun if earlier else None
-        resumed = {
-            "resumed_after_passes": earlier.progress.passes if earlier else 0,
-            "resumed_after_tiles": begun.tiles if begun else 0,
-            "resumed_after_parameters": len(begun.done) if begun else 0,
-        }
-        runner.run(store, earlier)
-        outputs = runner.outputs()
-        check["rerouted"] = runner.progress.rerouted
-        parts = _assemble(setup, runner.kernels, outputs.features, outputs.logits, settings)
-    metadata = {
-        **_described(identity),
-        "head": classifier.head.name,
-        "head_error": setup.head_error,
-        "head_rank": _head_rank(setup),
-        "rounding": {"P": _rounding(precision.feature_rounding, setup), "F": _rounding(precision.rounding, setup)},
-        "self_check": check,
-        "plan": {"passes": len(plan.passes), "max_cells": plan.max_cells, "chunk_bytes": plan.chunk_bytes,
-                 "budget": plan.budget, "predicted_peak": plan.predicted_peak, **plan.largest_tile},
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        # All in which an interrupted computation differs from another.
-        "this_run": {"seconds": round(time.monotonic() - began, 3), **resumed},
-    }  # fmt: skip
+    metadata = metadata_of(setup, identity, check, start, processes.count, time.monotonic() - began)
     for part in parts.values():
         part.metadata.update(metadata)
     return parts
-
-
-def _identity(
-    classifier: Classifier,
-    columns: list[Row],
-    extra: list[Row],
-    symmetric: bool,
-    settings: KernelSettings,
-) -> dict[str, Any]:
-    """Collect all that a kernel depends on, by which it is told from others."""
-    named = dict(classifier.module.named_parameters())
-    return {
-        **asdict(settings),
-        "memory_budget": None if settings.memory_budget is None else parse_bytes(settings.memory_budget),
-        "device": str(classifier.device),
-        "weights_sha256": tensor_digest(named),
-        "model_sha256": structure_digest(classifier.module),
-        "columns_sha256": fingerprint_rows(columns),
-        "extra_sha256": fingerprint_rows(extra),
-        "symmetric": symmetric,
-        "trainable": sorted(name for name, p in named.items() if p.requires_grad),
-        "versions": versions(),
-    }
-
-
-def _head_rank(setup: KernelSetup) -> dict[str, Any]:
-    """Say what was found of V's rank, and how many combinations of the logits were differentiated for it."""
-    found = setup.head_rank
-    known = {} if found is None else {"rank": found.rank, "cut": found.cut, "largest": found.largest}
-    return {**known, "rank_form": setup.basis is not None, "differentiated": len(setup.seeds)}
-
-
-def _rounding(dtype: torch.dtype, setup: KernelSetup) -> str:
-    """Name the dtype to which a part is rounded, by the precision or by the model itself."""
-    return str(max(dtype, setup.inside, key=lambda kind: torch.finfo(kind).eps)).removeprefix("torch.")
 
 
 def _route(setup: KernelSetup, engine: str, budget: int) -> dict[str, Any]:
@@ -297,8 +270,8 @@ def _announce(
     setup: KernelSetup,
     settings: KernelSettings,
     check: dict[str, Any],
-    plan: Plan,
-    earlier: Stored | None,
+    start: Start,
+    processes: Processes,
 ) -> None:
     if check:
         say(
@@ -315,14 +288,17 @@ def _announce(
         k, c = len(setup.seeds), len(setup.basis)
         rank = setup.head_rank.rank
         say(f"rank form: the head has rank {rank}, so F is computed for {k} combinations of its {c} logits")
+    plan, tile = start.plan, start.plan.largest_tile
+    shared = "" if processes.count == 1 else f"process {processes.rank + 1} of {processes.count}, "
+    tiles = f" in tiles of {tile['columns']} samples" if 0 < tile["columns"] < setup.layout.columns else ""
     say(
-        f"plan: engine {settings.engine}, precision {settings.precision}, passes over the data: {len(plan.passes)}, "
-        f"predicted peak {format_bytes(plan.predicted_peak)} of {format_bytes(plan.budget)} besides the model"
+        f"plan: {shared}engine {settings.engine}, precision {settings.precision}, passes over the data: "
+        f"{len(plan.passes)}{tiles}, predicted peak {format_bytes(plan.predicted_peak)} of "
+        f"{format_bytes(plan.budget)} besides the model"
     )
-    if earlier is not None:
-        done, begun = earlier.progress.passes, earlier.begun
-        within = f", {begun.tiles} tiles and {len(begun.done)} parameters of the next" if begun else ""
-        say(f"going on after pass {done}{within} of an interrupted run")
+    if start.tensors:
+        done = [f"{count} {name.removeprefix('resumed_after_')}" for name, count in start.resumed.items() if count]
+        say(f"going on after {', '.join(done) or 'the start'} of an interrupted run")
 
 
 def _assemble(

@@ -92,6 +92,25 @@ class Work:
         """Positions of the longest sample."""
         return max(self.lengths)
 
+    def capture_of(self, order: int) -> float:
+        """Operations of one pass: forward through all layers, and backward down to the lowest that is captured.
+
+        Args:
+            order: When the forward pass first reaches that layer.
+
+        Returns:
+            Floating-point operations over all samples.
+        """
+        last = max((cost.order for cost in self.costs), default=0) + 1
+        forward = self.forward_flops_per_cell * sum(self.lengths)
+        return forward * (1 + self.layout.channels * (1 - order / last))
+
+    def products_of(self, cost: ParameterCost) -> float:
+        """Operations of one parameter's products, and of making its gradients once."""
+        products = cost.flops + cost.sample_flops * self.layout.samples
+        # Plain autograd runs the model again for each sample.
+        return products + (self.capture_of(0) if cost.route == Route.AUTOGRAD else 0.0)
+
     def held(self, tile: Tile) -> tuple[int, int]:
         """Count samples and positions of a tile, with an allowance for padding."""
         lengths = [*self.lengths[slice(*tile.columns)], *self.lengths[slice(*tile.rows)]]
@@ -281,11 +300,7 @@ class _Grid:
         return groups
 
     def _capture_flops(self, order: int) -> float:
-        """Operations of one pass: forward through all layers, and backward down to the lowest that is captured."""
-        work = self.work
-        last = max((p.order for p in work.costs), default=0) + 1
-        forward = work.forward_flops_per_cell * sum(work.lengths) * self.captured / work.layout.samples
-        return forward * (1 + work.layout.channels * (1 - order / last))
+        return self.work.capture_of(order) * self.captured / self.work.layout.samples
 
 
 def _shape_size(shape: tuple[int, int]) -> int:

@@ -13,11 +13,12 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.autograd import equal_length_batches, functional_gradients, sample_gradients
 from ntk_lpft.kernel.body_parameters import BodyParameter, Route
 from ntk_lpft.kernel.capture import CaptureError, capture
-from ntk_lpft.kernel.checkpoint import Checkpoint, Progress, Stored
+from ntk_lpft.kernel.checkpoint import Checkpoint, Progress
 from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.gradients import SampleGradients, is_zero
 from ntk_lpft.kernel.head_observer import HeadObserver
-from ntk_lpft.kernel.memory import Pass, Plan
+from ntk_lpft.kernel.memory import Pass
+from ntk_lpft.kernel.resumption import Start
 from ntk_lpft.kernel.setup import KernelSetup, check_finite_outputs
 from ntk_lpft.kernel.tiles import Tile, tiles_of
 from ntk_lpft.library_errors import lacks_memory
@@ -45,7 +46,7 @@ class PassRunner:
 
     Args:
         setup: What to compute.
-        plan: In which passes.
+        start: In which passes, and what of that is done.
         engine: "structured", "functional" or "per_example"; the latter two decide how dense gradients are made.
         merge: Whether all groups are added into one kernel.
         progress: Whether a progress bar is shown.
@@ -53,10 +54,10 @@ class PassRunner:
     """
 
     def __init__(
-        self, setup: KernelSetup, plan: Plan, engine: str, *, merge: bool, progress: bool, report: Notice
+        self, setup: KernelSetup, start: Start, engine: str, *, merge: bool, progress: bool, report: Notice
     ) -> None:
         self.setup = setup
-        self.plan = plan
+        self.plan = plan = start.plan
         self.engine = engine
         self.workspace = Workspace(plan.chunk_bytes)
         self.parameters = {parameter.name: parameter for parameter in setup.parameters}
@@ -67,17 +68,21 @@ class PassRunner:
         self.seen: dict[str, Tensor] = {}
         self.shows = progress
         self.report = report
-        self.progress = Progress()
+        self.progress = start.progress
+        for name, value in start.tensors.items():
+            kind, _, rest = name.partition("/")
+            if kind == "kernel":
+                self.kernels[rest].copy_(value)
+            else:
+                # A copy, since a tensor of a file may lie unaligned, and products then round otherwise.
+                self.seen[rest] = value.clone().to(setup.classifier.device)
 
-    def run(self, checkpoint: Checkpoint, stored: Stored | None) -> None:
+    def run(self, checkpoint: Checkpoint) -> None:
         """Do what is not done yet, and write the partial kernels after each pass, and within long ones.
 
         Args:
             checkpoint: Where partial kernels go.
-            stored: What a run that was interrupted has left.
         """
-        if stored is not None:
-            self._take(stored)
         begun = self.progress.passes
         samples = self.setup.layout.samples
         work = [samples + len(step.parameters) * samples for step in self.plan.passes]
@@ -93,16 +98,6 @@ class PassRunner:
                     self._structured_pass(step, bar, checkpoint)
                 self.progress = Progress(number, self.progress.rerouted)
                 self._save(checkpoint)
-
-    def _take(self, stored: Stored) -> None:
-        self.progress = stored.progress
-        for name, value in stored.tensors.items():
-            kind, _, rest = name.partition("/")
-            if kind == "kernel":
-                self.kernels[rest].copy_(value)
-            else:
-                # A copy, since a tensor of a file may lie unaligned, and products then round otherwise.
-                self.seen[rest] = value.clone().to(self.setup.classifier.device)
 
     def _save(self, checkpoint: Checkpoint) -> None:
         state = {f"kernel/{name}": value for name, value in self.kernels.items()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from helpers.referee import referee
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel import NTKDecomposition, compute_ntk, engine
+from ntk_lpft.kernel import NTKDecomposition, compute_ntk, resumption
 from ntk_lpft.kernel.memory import Plan
 
 
@@ -82,17 +82,17 @@ def replanned(**changes: int) -> Iterator[list[Plan]]:
         changes: Fields of the plan, and ``columns`` and ``rows`` of its passes, with the values to force upon them.
     """
     plans: list[Plan] = []
-    plan_for = engine.plan_for
+    make_plan = resumption.make_plan
 
     tile = {name: changes.pop(name) for name in ("columns", "rows") if name in changes}
 
     def changed(*args: object, **kwargs: object) -> Plan:
-        plan = replace(plan_for(*args, **kwargs), **changes)
+        plan = replace(make_plan(*args, **kwargs), **changes)
         plans.append(replace(plan, passes=[replace(step, **tile) for step in plan.passes]))
         return plans[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "plan_for", changed)
+        patch.setattr(resumption, "make_plan", changed)
         yield plans
 
 

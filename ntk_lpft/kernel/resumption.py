@@ -1,0 +1,112 @@
+"""What there is to do for each process, from the start or after an interruption, with as many processes or others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ntk_lpft.kernel.body_parameters import Route
+from ntk_lpft.kernel.checkpoint import Checkpoint, Piece, Progress
+from ntk_lpft.kernel.layout import Layout
+from ntk_lpft.kernel.memory import Pass, Plan, Work, make_plan
+from ntk_lpft.kernel.processes import Processes, shares
+from ntk_lpft.kernel.tiles import tiles_of
+
+
+@dataclass(frozen=True)
+class Start:
+    """From where a process sets out.
+
+    Attributes:
+        plan: What it has to do.
+        progress: What of that is done.
+        tensors: Partial kernels, by name, and outputs that were seen; none at the very start.
+        resumed: What an interrupted run had done: passes, and tiles and parameters of one that was broken off.
+    """
+
+    plan: Plan
+    progress: Progress
+    tensors: dict[str, Tensor]
+    resumed: dict[str, int]
+
+
+def set_out(
+    store: Checkpoint,
+    pieces: Sequence[Piece],
+    layout: Layout,
+    measured: Callable[[], Work],
+    budget: int,
+    processes: Processes,
+) -> Start:
+    """Settle what this process has to do.
+
+    A run that goes on with as many processes keeps its plan, so that it gives the same bits. Otherwise the kernels that
+    are there are shared out, with the passes of which parts are done, and all else is planned anew.
+
+    Args:
+        store: Where this process's partial kernel goes.
+        pieces: What an interrupted run has left, see `Checkpoint.pieces`.
+        layout: Rows and columns of the kernel.
+        measured: Called for the whole computation where something is to be planned.
+        budget: Bytes allowed besides the model, for each process.
+        processes: Who shares the work.
+
+    Returns:
+        Where this process sets out from.
+
+    Raises:
+        InputError: The budget is too small for one layer, or a file is damaged.
+    """
+    if not pieces:
+        return Start(_planned(measured(), budget, processes), Progress(), {}, _resumed(None))
+    own = [piece for piece in pieces if piece.number % processes.count == processes.rank]
+    numbers = [piece.number for piece in pieces]
+    if numbers == list(range(processes.count)) and all(piece.processes == processes.count for piece in pieces):
+        return Start(own[0].plan, own[0].progress, store.take(own), _resumed(own[0]))
+    begun = [step for piece in own for step in _begun(piece, layout)]
+    settled = {name for piece in pieces for name in _settled(piece, layout)}
+    work = measured()
+    rest = replace(work, costs=[cost for cost in work.costs if cost.name not in settled])
+    plan = _planned(rest, budget, processes)
+    plan.passes[:0] = begun
+    rerouted = [name for piece in own for name in piece.progress.rerouted]
+    resumed = {name: sum(_resumed(piece)[name] for piece in own) for name in _resumed(None)}
+    return Start(plan, Progress(0, rerouted), store.take(own), resumed)
+
+
+def _planned(work: Work, budget: int, processes: Processes) -> Plan:
+    """Plan this process's share."""
+    if processes.count == 1:
+        return make_plan(work, budget)
+    share = shares(work, processes.count)[processes.rank]
+    return make_plan(replace(work, costs=share), budget)
+
+
+def _resumed(piece: Piece | None) -> dict[str, int]:
+    begun = None if piece is None else piece.begun
+    return {
+        "resumed_after_passes": 0 if piece is None else piece.progress.passes,
+        "resumed_after_tiles": 0 if begun is None else begun.tiles,
+        "resumed_after_parameters": 0 if begun is None else len(begun.done),
+    }
+
+
+def _begun(piece: Piece, layout: Layout) -> list[Pass]:
+    """List passes that must be gone on with as they are, since something of their parameters' kernels is there."""
+    left = piece.plan.passes[piece.progress.passes :]
+    begun = [piece.begun] if piece.begun is not None and _tiles(piece.begun, layout) > 1 else []
+    # Of parameters that plain autograd takes in slices, some slices may be done.
+    sliced = [step for step in left if step.route == Route.AUTOGRAD]
+    done = [step for step in piece.plan.passes[: piece.progress.passes] if step.route == Route.AUTOGRAD]
+    return begun + (sliced if done else [])
+
+
+def _settled(piece: Piece, layout: Layout) -> list[str]:
+    """Names of parameters that are done, or will be by the passes that were begun."""
+    steps = [*piece.plan.passes[: piece.progress.passes], *_begun(piece, layout)]
+    within = piece.begun.done if piece.begun is not None and _tiles(piece.begun, layout) == 1 else []
+    return [*(name for step in steps for name in step.parameters), *within]
+
+
+def _tiles(step: Pass, layout: Layout) -> int:
+    return sum(len(block) for block in tiles_of(layout, step.columns, step.rows))
