@@ -5,16 +5,19 @@ import io
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from ntk_lpft.errors import InputError
+from ntk_lpft.commands.launched import number_of_process
+from ntk_lpft.errors import FailedElsewhereError, InputError
 from ntk_lpft.interrupts import STOPPED, work_begins
 from ntk_lpft.library_errors import lacks_memory
 
 # Exit statuses: one line said what to give otherwise; as shells count it, the reader of the output left.
 REFUSED, UNHEARD = 2, 141
 _LONGEST = 1000  # letters of a message
+_PATIENCE = 5.0  # seconds
 
 # What a path that was given can be refused for.
 _OF_PATHS = (
@@ -63,13 +66,18 @@ def run_command(
         nobody reads the output any more.
     """
     _print_any_text()
+    prepared = False
     try:
         work = prepare()
+        prepared = True
         work_begins()
         work()
         sys.stdout.flush()
+    except FailedElsewhereError:
+        return _leave_word_to_others()
     except InputError as error:
-        return _say(error)
+        # What is wrong with the options is wrong in all processes; the first says so.
+        return _leave_word_to_others() if number_of_process() > 0 and not prepared else _say(error)
     except KeyboardInterrupt:
         print(f"stopped; {_text(to_go_on)}", file=sys.stderr)
         return STOPPED
@@ -87,6 +95,12 @@ def run_command(
             raise
         return _say(f"{_memory(error)}; {less_memory}")
     return 0
+
+
+def _leave_word_to_others() -> int:
+    """Say nothing, and wait a little: launchers end all processes once one has ended, perhaps before it has spoken."""
+    time.sleep(_PATIENCE)
+    return REFUSED
 
 
 def _text(said: str | Callable[[], str]) -> str:

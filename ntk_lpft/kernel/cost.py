@@ -2,10 +2,12 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from ntk_lpft.classifier.head import logits_of
 from ntk_lpft.classifier.rows import Batch
@@ -116,6 +118,21 @@ def _cost(
     return replace(cost, position_bytes=record.values.nbytes / longest, flops=float(record.values.numel()))
 
 
+class _Operations(TorchDispatchMode):
+    """Counts floating-point operations as torch's ``FlopCounterMode`` does, without its hooks on all modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=returned))
+        return returned
+
+
 def _forward_costs(setup: KernelSetup, tensors: dict[str, Tensor]) -> tuple[int, int]:
     """Bytes that autograd keeps for one sample of the greatest length, weights not counted, and its operations."""
     weights = {_storage(p) for p in setup.classifier.module.parameters()}
@@ -127,7 +144,7 @@ def _forward_costs(setup: KernelSetup, tensors: dict[str, Tensor]) -> tuple[int,
             seen[storage.data_ptr()] = storage.nbytes()
         return value
 
-    counter = FlopCounterMode(display=False)
+    counter = _Operations()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value), counter:
         logits_of(setup.classifier.module, tensors)
-    return sum(seen.values()), counter.get_total_flops()
+    return sum(seen.values()), counter.total

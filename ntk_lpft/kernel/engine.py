@@ -230,7 +230,7 @@ def _compute(
             )
             # Only now, as the model in its dtype and place takes memory as well.
             given = settings.memory_budget
-            budget = default_budget(device) if given is None else parse_bytes(given)
+            budget = default_budget(device, processes.neighbours) if given is None else parse_bytes(given)
             check = _route(setup, settings.engine, budget)
             for notice in check.get("notices", []):
                 how.say(f"notice: {notice}")
@@ -287,7 +287,7 @@ def _announce(
     if setup.basis is not None and setup.head_rank is not None:
         k, c = len(setup.seeds), len(setup.basis)
         rank = setup.head_rank.rank
-        say(f"rank form: the head has rank {rank}, so F is computed for {k} combinations of its {c} logits")
+        say(f"rank form: the head has rank {rank}, so F is computed for {k} of {c} combinations of the logits")
     plan, tile = start.plan, start.plan.largest_tile
     shared = "" if processes.count == 1 else f"process {processes.rank + 1} of {processes.count}, "
     tiles = f" in tiles of {tile['columns']} samples" if 0 < tile["columns"] < setup.layout.columns else ""

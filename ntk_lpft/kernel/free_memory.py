@@ -12,13 +12,21 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
-def default_budget(device: torch.device) -> int:
-    """Take a quarter of the free memory of a CPU, which others use as well, or 80 % of that of a GPU."""
+def default_budget(device: torch.device, processes: int = 1) -> int:
+    """Take a quarter of the free memory of a CPU, which others use as well, or 80 % of that of a GPU.
+
+    Args:
+        device: Where the work is.
+        processes: How many processes share a machine; each has a GPU of its own, where there are some.
+
+    Returns:
+        Bytes for one process.
+    """
     if device.type == "cuda":
         # What torch holds and does not use is free as well.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(0.8 * (torch.cuda.mem_get_info(device)[0] + unused))
-    return free_memory() // 4
+    return free_memory() // 4 // processes
 
 
 def free_memory() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,20 +11,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ntk_lpft.errors import InputError
+from ntk_lpft.errors import FailedElsewhereError, InputError
 from ntk_lpft.kernel.memory import ParameterCost, Work
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-
-# A failure is told from success, and the failures that a user can mend from others.
-_FINE, _BAD_INPUT, _BROKEN = 0, 1, 2
 
 
 class Processes:
     """The processes of a group, or this one alone.
 
     Every one of them calls the same functions in the same order, with the same model and samples.
+
+    Attributes:
+        rank: Number of this process.
+        count: Number of processes.
+        neighbours: How many of them share this machine's memory.
 
     Args:
         group: A group of ``torch.distributed``; None for this process alone.
@@ -35,7 +38,7 @@ class Processes:
     def __init__(self, group: ProcessGroup | None) -> None:
         self._group = group
         self._device = torch.device("cpu")
-        self.rank, self.count = 0, 1
+        self.rank, self.count, self.neighbours = 0, 1, 1
         if group is None:
             return
         if not torch.distributed.is_available() or not torch.distributed.is_initialized():
@@ -53,6 +56,13 @@ class Processes:
             raise InputError("this process is not a member of process_group; call this in its members alone")
         if backend == "nccl":
             self._device = torch.device("cuda", torch.cuda.current_device())
+        self.neighbours = self._count_neighbours()
+
+    def _count_neighbours(self) -> int:
+        machine = hashlib.sha256(socket.gethostname().encode()).digest()
+        names = torch.zeros(self.count, dtype=torch.int64, device=self._device)
+        names[self.rank] = int.from_bytes(machine[:7], "big")
+        return int((self.add_up_(names) == names[self.rank]).sum())
 
     def add_up_(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over all processes, in place; the result has the same bits in each."""
@@ -73,22 +83,24 @@ class Processes:
     def agree(self, problem: BaseException | None, doing: str) -> None:
         """Wait for all processes, and stop all of them where one has failed.
 
-        Without it the others would wait for a process that is gone.
+        Without it the others would wait for a process that is gone. Of several that failed the first one says why.
 
         Args:
             problem: What went wrong here, or None.
             doing: What they were doing, for the message of those where nothing did.
 
         Raises:
-            InputError: Some other process failed. What went wrong here is raised as it is.
+            FailedElsewhereError: Some other process failed, and is the one to say so.
+            BaseException: What went wrong here.
         """
         if self.count > 1:
-            state = _FINE if problem is None else _BAD_INPUT if isinstance(problem, InputError) else _BROKEN
             states = torch.zeros(self.count, dtype=torch.int64, device=self._device)
-            states[self.rank] = state
-            failed = [rank for rank, value in enumerate(self.add_up_(states).tolist()) if value != _FINE]
-            if problem is None and failed:
-                raise InputError(f"process {failed[0]} of {self.count} failed while {doing}; see what it says")
+            states[self.rank] = int(problem is not None)
+            failed = [rank for rank, value in enumerate(self.add_up_(states).tolist()) if value]
+            if failed and (problem is None or (isinstance(problem, InputError) and failed[0] != self.rank)):
+                raise FailedElsewhereError(
+                    f"process {failed[0] + 1} of {self.count} failed while {doing}; see what it says"
+                ) from problem
         if problem is not None:
             raise problem
 
@@ -121,14 +133,16 @@ class Processes:
         """
         if self.count == 1:
             return
+        problem = None
         own = torch.tensor(list(hashlib.sha256(text.encode()).digest()[:16]), device=self._device)
         table = torch.zeros((self.count, len(own)), dtype=torch.int64, device=self._device)
         table[self.rank] = own
         self.add_up_(table)
         if not bool((table == table[0]).all()):
-            raise InputError(
+            problem = InputError(
                 f"the processes that share a kernel were given different {what}; give all of them the same"
             )
+        self.agree(problem, "comparing what they were given")
 
     def flags(self, known: Sequence[str], here: Sequence[str]) -> list[str]:
         """Collect names from all processes.

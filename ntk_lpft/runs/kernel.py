@@ -1,6 +1,7 @@
 """The folder of ``python -m ntk_lpft.compute``: a kernel, what it says, and pictures of it."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -45,10 +46,24 @@ class KernelRun(RunFolder):
     @property
     def interrupted(self) -> bool:
         """Whether a run was broken off here and can go on."""
-        return self.file(self.PARTIAL_KERNEL).exists()
+        return any(self.file(name).exists() for name in self.partial_kernels())
+
+    def partial_kernels(self, processes: int = 1) -> list[str]:
+        """Name the partial kernels of several processes, and of those that an interrupted run had.
+
+        Args:
+            processes: Number of processes.
+
+        Returns:
+            The first process's, and then the others' that may be there.
+        """
+        stem, ending = self.PARTIAL_KERNEL.rsplit(".", 1)
+        left = [path.name for path in self.path.glob(f"{stem}-*.{ending}")] if self.path.is_dir() else []
+        own = [self.PARTIAL_KERNEL, *(f"{stem}-{number}.{ending}" for number in range(1, processes))]
+        return [*dict.fromkeys([*own, *sorted(name for name in left if re.fullmatch(rf"{stem}-\d+\.{ending}", name))])]
 
     def _stays(self, name: str) -> bool:
-        return name == self.PARTIAL_KERNEL  # to the very end
+        return name in self.partial_kernels()  # to the very end
 
     def _proves_itself(self) -> bool:
         return super()._proves_itself() or self._partial_proves_itself()
@@ -63,9 +78,10 @@ class KernelRun(RunFolder):
             return False
         return isinstance(identity, dict) and "weights_sha256" in identity
 
-    def drop_partial_kernel(self) -> None:
-        """Remove the partial kernel, as the run is complete or begins anew."""
-        self.file(self.PARTIAL_KERNEL).unlink(missing_ok=True)
+    def drop_partial_kernels(self) -> None:
+        """Remove partial kernels, as the run is complete or begins anew."""
+        for name in self.partial_kernels():
+            self.file(name).unlink(missing_ok=True)
 
     def write_tables(self, statistics: pd.DataFrame, groups: pd.DataFrame, summary: Mapping[str, Any]) -> None:
         """Write the statistics of P, F and P + F, those of F's parameter groups, and the summary of both."""

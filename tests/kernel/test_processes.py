@@ -107,10 +107,12 @@ def test_one_that_is_refused_stops_the_others(tmp_path: Path, processes: KernelP
     sound, tight = {"precision": "float64"}, {"precision": "float64", "memory_budget": 1000}
     processes.start(2, tmp_path, settings=[sound, {"precision": "float32"}])
     assert processes.wait() == [2, 2]
-    assert all("were given different models, samples or settings" in line for line in processes.refusals.values())
+    assert "were given different models, samples or settings" in processes.refusals[0]
+    assert "process 1 of 2 failed while comparing what they were given" in processes.refusals[1]
     processes.start(2, tmp_path, settings=tight)
     assert processes.wait() == [2, 2]
-    assert any("too small for one layer" in line for line in processes.refusals.values())
+    assert "too small for one layer" in processes.refusals[0]
+    assert "process 1 of 2 failed" in processes.refusals[1]
 
 
 @pytest.mark.unchecked

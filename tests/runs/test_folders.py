@@ -233,9 +233,9 @@ def test_a_kernel_run_keeps_its_partial_kernel_to_the_end(tmp_path: Path) -> Non
     with run.opened(overwrite=True):
         run.clear()
     assert visible(tmp_path) == {"partial.safetensors": b"partial.safetensors"}
-    run.drop_partial_kernel()
+    run.drop_partial_kernels()
     assert not run.interrupted
-    run.drop_partial_kernel()
+    run.drop_partial_kernels()
 
 
 def test_tables_of_a_kernel_run(tmp_path: Path) -> None:

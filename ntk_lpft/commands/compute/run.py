@@ -1,5 +1,7 @@
 """What ``python -m ntk_lpft.compute`` does."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from ntk_lpft.commands.compute import report
 from ntk_lpft.commands.compute.options import ComputeOptions
 from ntk_lpft.commands.compute.start import KernelSamples, KernelStart, build_classifier, read_samples, settle_head
 from ntk_lpft.commands.data import data_lines, task_of
+from ntk_lpft.commands.launched import meeting
 from ntk_lpft.commands.parsing import stored_options
 from ntk_lpft.commands.running import quiet_libraries
 from ntk_lpft.devices import command_device
@@ -18,6 +21,7 @@ from ntk_lpft.json_files import plain
 from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_train_eval_ntk, save_parts
 from ntk_lpft.kernel.engine import kernel_identity
 from ntk_lpft.kernel.precision import resolve_precision
+from ntk_lpft.kernel.processes import Processes
 from ntk_lpft.options import inputs_of, part_of
 from ntk_lpft.provenance import versions
 from ntk_lpft.runs import KernelRun
@@ -37,26 +41,60 @@ def compute(options: ComputeOptions) -> Path:
     """
     quiet_libraries()
     resolve_precision(options.precision, command_device(options.device))  # before anything is loaded
-    task = task_of(options)
-    options = settle_head(options, task)
-    run = KernelRun(options.folder())
-    # An interrupted run leaves its partial kernel, to the very end; what else is there it will write again.
-    replaces = options.overwrite or run.interrupted
-    with run.opened(overwrite=replaces, inputs=inputs_of(options), options=stored_options(options)):
-        samples = read_samples(options, task)
-        print(f"data:   {samples.task.name} from {samples.task.source}; {report.describe(samples.train)} × itself and "
-              f"× {report.describe(samples.evaluation)}")  # fmt: skip
-        for line in data_lines(samples.task):
-            print(line)
-        start = build_classifier(options, samples)
+    with meeting(options.device) as group:
+        return _compute_with(options, Processes(group), group)
+
+
+def _compute_with(options: ComputeOptions, processes: Processes, group: Any) -> Path:
+    """Do the same in each of the processes that share the work; the first one alone writes and speaks."""
+    first = processes.rank == 0
+    with ExitStack() as folder:
+        with processes.together("reading its options"):
+            task = task_of(options)
+            options = settle_head(options, task)
+            run = KernelRun(options.folder())
+            # An interrupted run leaves its partial kernel, to the very end; what else is there it will write again.
+            replaces = options.overwrite or run.interrupted
+        with processes.together("opening the folder of results"):
+            if first:
+                more = [name for name in run.partial_kernels(processes.count) if name not in run.SCRATCH]
+                opened = run.opened(
+                    overwrite=replaces, more=more, inputs=inputs_of(options), options=stored_options(options)
+                )
+                folder.enter_context(opened)
+        with processes.together("reading data"):
+            samples = read_samples(options, task)
+            print(f"data:   {samples.task.name} from {samples.task.source}; {report.describe(samples.train)} × itself "
+                  f"and × {report.describe(samples.evaluation)}")  # fmt: skip
+            for line in data_lines(samples.task):
+                print(line)
+        start = _start(options, samples, processes)
         print(f"model:  {report.describe_model(options.model, start.classifier.module)}")
-        if run.finished and not replaces:
-            _check_same(run, options, samples, start.classifier)
+        finished = processes.flags(["finished"], ["finished"] if first and run.finished and not replaces else [])
+        if finished:
+            with processes.together("comparing settings"):
+                _check_same(run, options, samples, start.classifier)
             print(f"{run.path} holds a finished run of these settings")
         else:
-            _compute(run, options, samples, start)
-        report.show(run)
+            _compute(run, options, samples, start, processes, group)
+        with processes.together("showing results"):
+            if first:
+                report.show(run)
     return run.path
+
+
+def _start(options: ComputeOptions, samples: KernelSamples, processes: Processes) -> KernelStart:
+    """Build the classifier: first in the first process, whose linear probe the others then find in the cache."""
+    start: KernelStart | None = None
+    for others in (False, True):
+        with processes.together("building the classifier"):
+            if (processes.rank > 0) is others:
+                start = build_classifier(options, samples)
+    assert start is not None
+    for parameter in start.classifier.head.parameters:
+        # Fitted on another machine, it could differ in the last bit.
+        parameter.data.copy_(processes.of_first(parameter.data))
+    return start
 
 
 def _settings(options: ComputeOptions, classifier: Classifier) -> KernelSettings:
@@ -88,21 +126,43 @@ def _check_same(run: KernelRun, options: ComputeOptions, samples: KernelSamples,
         )
 
 
-def _compute(run: KernelRun, options: ComputeOptions, samples: KernelSamples, start: KernelStart) -> None:
+def _compute(
+    run: KernelRun,
+    options: ComputeOptions,
+    samples: KernelSamples,
+    start: KernelStart,
+    processes: Processes,
+    group: Any,
+) -> None:
     """Compute the kernel, and write all that there is to say about it."""
-    classifier = start.classifier
-    run.claim()
-    if options.overwrite:
-        run.drop_partial_kernel()
+    classifier, first = start.classifier, processes.rank == 0
+    with processes.together("beginning"):
+        if first:
+            run.claim()
+            if options.overwrite:
+                run.drop_partial_kernels()
     parts = compute_train_eval_ntk(
         classifier,
         samples.train,
         samples.evaluation,
         settings=_settings(options, classifier),
         checkpoint=run.file(run.PARTIAL_KERNEL),
-        progress=True,
+        process_group=group,
+        progress=first,
         report=lambda line: print(f"kernel: {line}"),
     )
+    with processes.together("writing results"):
+        if first:
+            _write(run, options, samples, start, parts)
+
+
+def _write(
+    run: KernelRun,
+    options: ComputeOptions,
+    samples: KernelSamples,
+    start: KernelStart,
+    parts: Mapping[str, NTKDecomposition],
+) -> None:
     run.clear()
     run.write_config(_config(options, samples))
     save_parts(run.path, parts)
@@ -120,8 +180,8 @@ def _compute(run: KernelRun, options: ComputeOptions, samples: KernelSamples, st
         parts,
         labels,
         samples.task.label_names,
-        head_norm=head_norm(classifier.head),
+        head_norm=head_norm(start.classifier.head),
         probe=start.probe,
     )
     run.seal()
-    run.drop_partial_kernel()
+    run.drop_partial_kernels()
