@@ -19,7 +19,7 @@ _UNSOUND = (
     TypeError,
     ValueError,
 )
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory", "alloc_failed")
 _OWN_KINDS = ("huggingface_hub", "pyo3_runtime", "safetensors", "tokenizers")
 _LONGEST = 300
 

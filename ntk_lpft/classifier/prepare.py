@@ -23,6 +23,7 @@ def check_finite(model: nn.Module) -> None:
     Raises:
         InputError: NaN or infinite weights, or such as are not in memory.
     """
+    sums: dict[torch.device, list[tuple[str, Tensor, Tensor]]] = {}
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise InputError(
@@ -30,8 +31,13 @@ def check_finite(model: nn.Module) -> None:
                 "loaded); load the model whole, on one device"
             )
         # The sum is much cheaper than a mask of all entries; sound weights can overflow it, but hardly do.
-        if not torch.isfinite(parameter.detach().sum()) and not torch.isfinite(parameter).all():
-            raise InputError(f"weight {name} of the model holds NaN or infinite values; load a sound checkpoint")
+        finite = torch.isfinite(parameter.detach().sum())
+        sums.setdefault(parameter.device, []).append((name, parameter, finite))
+    for found in sums.values():  # asked once for each device, as each answer of a GPU has to be waited for
+        sound = torch.stack([finite for _, _, finite in found]).tolist()
+        for (name, weight, _), is_sound in zip(found, sound, strict=True):
+            if not is_sound and not torch.isfinite(weight).all():
+                raise InputError(f"weight {name} of the model holds NaN or infinite values; load a sound checkpoint")
 
 
 def _check_recordable(model: nn.Module) -> None:

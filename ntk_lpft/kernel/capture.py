@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.autograd import channel_gradients
 from ntk_lpft.kernel.body_parameters import BodyParameter
-from ntk_lpft.kernel.gradients import SampleGradients
+from ntk_lpft.kernel.gradients import SampleGradients, active_positions
 from ntk_lpft.kernel.rules import LayerCalls
 from ntk_lpft.library_errors import lacks_memory
 
@@ -125,10 +125,16 @@ def capture(
             grads.setdefault(module, []).append(_as_positions(module, call, channels, batch))
         except CaptureError as error:
             grads.setdefault(module, []).append(error)
+    joined = {
+        modules: _joined(modules, grads, batch.start, dtype)
+        for modules in dict.fromkeys(tuple(parameter.modules) for parameter in parameters)
+    }
+    if logits.is_cuda:
+        _find_active(parameters, joined)
     return {
         parameter.name: record
         for parameter in parameters
-        if (record := _record(parameter, grads, batch.start, dtype)) is not None
+        if (record := _record(parameter, joined[tuple(parameter.modules)])) is not None
     }
 
 
@@ -167,26 +173,48 @@ def _as_positions(module: nn.Module, call: _Call, channels: list[Tensor | None],
     return inputs, stacked
 
 
-def _record(
-    parameter: BodyParameter,
+def _joined(
+    modules: Sequence[nn.Module],
     grads: Mapping[nn.Module, list[tuple[Tensor, Tensor] | CaptureError]],
     start: int,
     dtype: torch.dtype,
-) -> SampleGradients | CaptureError | None:
-    calls = [call for module in parameter.modules for call in grads.get(module, [])]
-    if not calls or parameter.rule is None:
-        return None
+) -> LayerCalls | CaptureError | None:
+    """Put the calls of modules that share a parameter together; None where there is no call."""
     pairs: list[tuple[Tensor, Tensor]] = []
-    for call in calls:
+    for call in (call for module in modules for call in grads.get(module, [])):
         if isinstance(call, CaptureError):
             return call
         pairs.append(call)
+    if not pairs:
+        return None
     # Several calls (shared layers, tied weights) are one sum over positions.
     inputs = pairs[0][0] if len(pairs) == 1 else torch.cat([a for a, _ in pairs], dim=1)
     outputs = pairs[0][1] if len(pairs) == 1 else torch.cat([g for _, g in pairs], dim=1)
+    return LayerCalls(inputs, outputs, start, dtype)
+
+
+def _find_active(
+    parameters: Sequence[BodyParameter], joined: dict[tuple[nn.Module, ...], LayerCalls | CaptureError | None]
+) -> None:
+    """Note the active positions of all layers that drop others, at once: each question would wait for the GPU."""
+    wanted = {
+        tuple(parameter.modules): calls
+        for parameter in parameters
+        if parameter.rule is not None
+        and parameter.rule.drops_positions(parameter.owners[0][1])
+        and isinstance(calls := joined[tuple(parameter.modules)], LayerCalls)
+    }
+    found = active_positions([calls.grads for calls in wanted.values()])
+    for (modules, calls), active in zip(wanted.items(), found, strict=True):
+        joined[modules] = replace(calls, active=active)
+
+
+def _record(parameter: BodyParameter, calls: LayerCalls | CaptureError | None) -> SampleGradients | CaptureError | None:
+    if not isinstance(calls, LayerCalls) or parameter.rule is None:
+        return calls if isinstance(calls, CaptureError) and parameter.rule is not None else None
     module, local = parameter.owners[0]
     try:
-        return parameter.rule.record(module, local, LayerCalls(inputs, outputs, start, dtype))
+        return parameter.rule.record(module, local, calls)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         if lacks_memory(error):
             raise

@@ -195,9 +195,13 @@ def _contract_sparse(out: Kernel, layout: Layout, records: Sequence[SparseGradie
     order = torch.sort(tokens, stable=True).indices
     owners, values = owners[order], values[order]
     _, counts = torch.unique_consecutive(tokens[order], return_counts=True)
-    begins = counts.cumsum(0) - counts
-    for count in torch.unique(counts).tolist():
-        starts = begins[counts == count]
+    # Tokens that equally many samples hold stand together; how many they are is asked once.
+    begins = (counts.cumsum(0) - counts)[torch.sort(counts, stable=True).indices]
+    groups = torch.unique(counts.cpu(), return_counts=True)
+    last = 0
+    for count, size in zip(*(group.tolist() for group in groups), strict=True):
+        starts = begins[last : last + size]
+        last += size
         # Bounds the memory of one group: its vectors and its products.
         step = 1 if count > _FREQUENT else max(1, (1 << 22) // (count * values[0].numel()))
         for at in range(0, len(starts), step):
@@ -223,4 +227,11 @@ def _add_shared_tokens_(out: Kernel, layout: Layout, owners: Tensor, values: Ten
     else:
         wanted = wanted & (rows >= cut)
         rows = rows - cut
-    add_at_(out.view(-1), (rows * out.shape[1] + columns)[wanted], products[wanted])
+    places = rows * out.shape[1] + columns
+    if out.is_cuda:
+        # How many are wanted need not be known: the others add nothing, here and there.
+        others = rows % out.shape[0] * out.shape[1] + columns % out.shape[1]
+        places, products = torch.where(wanted, places, others), products.masked_fill(~wanted, 0.0)
+        add_at_(out.view(-1), places.flatten(), products.flatten())
+    else:
+        add_at_(out.view(-1), places[wanted], products[wanted])

@@ -1,6 +1,7 @@
 """Which rows and columns a kernel has, and how products of per-sample gradients are added to it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,14 +13,19 @@ from ntk_lpft.kernel.split import Parts, add_split_product_, pieces
 # Below this size a diagonal block of a symmetric product is computed whole: smaller products cost more in
 # overhead than their other half costs in arithmetic.
 LEAF = 128
-# Split products are faster by far on a GPU, and what they cost beside arithmetic is then more.
-SPLIT_LEAF = 512
+# On a GPU, and of split products, what a product costs beside arithmetic is more.
+GPU_LEAF = 512
 
 # Rows of a symmetric kernel that are mirrored at a time.
 _MIRRORED = 512
 
 # Entries of a factor that are widened at a time where torch would round a product to the dtype of its factors.
 _WIDENED = 1 << 22
+
+# A GPU multiplies tiles of so many rows and columns, and needs so many of them to be busy. Sums are cut into blocks of
+# no fewer terms, whose numbers lie together.
+_TILE, _TILES = 128, 1024
+_LEAST_TERMS, _ALIGNED = 2048, 16
 
 
 @dataclass(frozen=True)
@@ -128,15 +134,34 @@ class Layout:
 
 def add_product_(out: Tensor, left: Float[Tensor, "r p"], right: Float[Tensor, "c p"]) -> None:
     """``out += left @ right.T``, accumulated in ``out``'s dtype."""
-    if left.dtype == out.dtype:
+    if left.is_cuda:
+        _add_in_blocks_(out, left, right)
+    elif left.dtype == out.dtype:
         out.addmm_(left, right.T)
-    elif left.is_cuda:
-        out += torch.mm(left, right.T, out_dtype=out.dtype)
     else:
         # The product of two bfloat16 numbers is a float32 number, so that only the sum rounds.
         step = max(1, _WIDENED // max(1, left.shape[0], right.shape[0]))
         for one, other in zip(left.split(step, dim=1), right.split(step, dim=1), strict=True):
             out.addmm_(one.to(out.dtype), other.to(out.dtype).T)
+
+
+def _add_in_blocks_(out: Tensor, left: Float[Tensor, "r p"], right: Float[Tensor, "c p"]) -> None:
+    """Add a product on a GPU: long sums for few entries are cut into blocks, so that all of it has work to do."""
+    tiles = -(-out.shape[0] // _TILE) * -(-out.shape[1] // _TILE)
+    blocks = max(1, min(-(-_TILES // tiles), left.shape[1] // _LEAST_TERMS))
+    terms = left.shape[1] // blocks // _ALIGNED * _ALIGNED if blocks > 1 else 0
+    wider: dict[str, Any] = {} if left.dtype == out.dtype else {"out_dtype": out.dtype}
+    if terms:
+        # Views: (blocks, r, terms) and (blocks, terms, c).
+        one = left[:, : blocks * terms].unflatten(1, (blocks, terms)).transpose(0, 1)
+        other = right[:, : blocks * terms].unflatten(1, (blocks, terms)).permute(1, 2, 0)
+        out += torch.bmm(one, other, **wider).sum(dim=0)
+    if blocks * terms < left.shape[1]:
+        one, other = left[:, blocks * terms :], right[:, blocks * terms :].T
+        if wider:
+            out += torch.mm(one, other, **wider)
+        else:
+            out.addmm_(one, other)
 
 
 def batch_gram(factor: Float[Tensor, "g u p"], dtype: torch.dtype) -> Float[Tensor, "g u u"]:
@@ -156,7 +181,7 @@ def _add_(out: Tensor, left: Tensor | Parts, right: Tensor | Parts) -> None:
 
 def _add_by_halves_(out: Tensor, jacobian: Tensor | Parts, first: int, last: int) -> None:
     """Add the upper triangle of J Jᵀ to the rows and columns ``first…last``, by halves down to small blocks."""
-    if last - first <= (LEAF if isinstance(jacobian, Tensor) else SPLIT_LEAF):
+    if last - first <= (LEAF if isinstance(jacobian, Tensor) and not jacobian.is_cuda else GPU_LEAF):
         part = jacobian[first:last]
         _add_(out[first:last, first:last], part, part)
         return

@@ -15,7 +15,7 @@ from ntk_lpft.kernel.body_parameters import BodyParameter, Route
 from ntk_lpft.kernel.capture import CaptureError, capture
 from ntk_lpft.kernel.checkpoint import Checkpoint, Progress
 from ntk_lpft.kernel.contract import Workspace, contract
-from ntk_lpft.kernel.gradients import SampleGradients, is_zero
+from ntk_lpft.kernel.gradients import SampleGradients, has_gradient
 from ntk_lpft.kernel.head_observer import HeadObserver
 from ntk_lpft.kernel.memory import Pass
 from ntk_lpft.kernel.resumption import Start
@@ -204,29 +204,39 @@ class PassRunner:
         Returns:
             Records of each parameter, or None where its rule does not hold for some sample.
         """
-        setup = self.setup
         while True:
-            view = HeadObserver(setup.classifier.head.module)
-            records: dict[str, list[SampleGradients] | None] = {parameter.name: [] for parameter in parameters}
             try:
-                for batch in setup.batches(self.max_cells, max_rows, span, start):
-                    with view.installed():
-                        captured = capture(
-                            setup.classifier.module, parameters, batch, setup.seeds, setup.precision.product
-                        )
-                    for name, record in captured.items():
-                        held = records[name]
-                        if isinstance(record, CaptureError) or not (self.parameters[name].verified or is_zero(record)):
-                            records[name] = None
-                        elif held is not None:
-                            held.append(record)
-                return Captured(records, view.result(span[1] - span[0]))
+                return self._captured(parameters, span, start, max_rows)
             except torch.OutOfMemoryError:
                 if self.max_cells <= 1 or max_rows == 1:
                     raise
                 self.max_cells //= 2
-            del records
+            # By now nothing holds what was captured before it failed.
             torch.cuda.empty_cache()
+
+    def _captured(
+        self, parameters: Sequence[BodyParameter], span: tuple[int, int], start: int, max_rows: int | None
+    ) -> Captured:
+        """Capture some samples, in batches of the size that fits as far as is known."""
+        setup = self.setup
+        view = HeadObserver(setup.classifier.head.module)
+        records: dict[str, list[SampleGradients] | None] = {parameter.name: [] for parameter in parameters}
+        surprising: dict[str, list[Tensor]] = {}
+        for batch in setup.batches(self.max_cells, max_rows, span, start):
+            with view.installed():
+                captured = capture(setup.classifier.module, parameters, batch, setup.seeds, setup.precision.product)
+            for name, record in captured.items():
+                held = records[name]
+                if isinstance(record, CaptureError):
+                    records[name] = None
+                elif held is not None:
+                    held.append(record)
+                    if not self.parameters[name].verified:
+                        surprising.setdefault(name, []).append(has_gradient(record))
+        if surprising:  # asked for all of them at once, as each answer has to be waited for
+            answers = torch.stack([torch.stack(some).any() for some in surprising.values()]).tolist()
+            records |= {name: None for name, found in zip(surprising, answers, strict=True) if found}
+        return Captured(records, view.result(span[1] - span[0]))
 
     def _contract(self, parameter: BodyParameter, tile: Tile, records: Sequence[SampleGradients]) -> bool:
         """Add one parameter's kernel of a tile, with smaller chunks where a GPU's memory runs out.

@@ -12,7 +12,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients, keep_active, sum_by_token
+from ntk_lpft.kernel.gradients import (
+    Active,
+    DenseGradients,
+    OuterGradients,
+    SampleGradients,
+    keep_active,
+    sum_by_token,
+)
 
 
 @dataclass(frozen=True)
@@ -24,12 +31,14 @@ class LayerCalls:
         grads: Gradients of the k channels with respect to the module's outputs.
         start: Internal number of the first sample.
         dtype: What floating-point results are stored in.
+        active: The positions with a gradient, where they are known.
     """
 
     inputs: Shaped[Tensor, "n t *i"]
     grads: Float[Tensor, "n t k o"]
     start: int
     dtype: torch.dtype
+    active: Active | None = None
 
 
 class Rule(ABC):
@@ -38,6 +47,10 @@ class Rule(ABC):
     @abstractmethod
     def matches(self, module: nn.Module) -> bool:
         """Whether the rule is meant for this module."""
+
+    def drops_positions(self, parameter: str) -> bool:
+        """Whether the gradients of a parameter, by its name in the module, are kept for active positions only."""
+        return False
 
     @abstractmethod
     def record(self, module: nn.Module, parameter: str, calls: LayerCalls) -> SampleGradients:
@@ -83,11 +96,15 @@ class DenseLayer(Rule):
         plain = any(isinstance(module, kind) and type(module).forward is kind.forward for kind in (nn.Linear, Conv1D))
         return plain and {name for name, _ in module.named_parameters(recurse=False)} <= {"weight", "bias"}
 
+    def drops_positions(self, parameter: str) -> bool:
+        """Those of the weight are."""
+        return parameter != "bias"
+
     def record(self, module: nn.Module, parameter: str, calls: LayerCalls) -> SampleGradients:
         """Outer-product factors of the weight, or the bias's gradient."""
         if parameter == "bias":
             return DenseGradients(calls.start, calls.grads.sum(dim=1).to(calls.dtype))
-        inputs, grads = keep_active(calls.inputs, calls.grads)
+        inputs, grads = keep_active(calls.inputs, calls.grads, calls.active)
         return OuterGradients(calls.start, inputs.to(calls.dtype), grads.to(calls.dtype))
 
 
@@ -143,4 +160,5 @@ class EmbeddingTable(Rule):
         """One vector for each distinct token of a sample."""
         assert isinstance(module, nn.Embedding)
         scale = getattr(module, "embed_scale", 1.0)
-        return sum_by_token(calls.start, calls.inputs, calls.grads * scale, module.padding_idx, calls.dtype)
+        table, padding = module.num_embeddings, module.padding_idx
+        return sum_by_token(calls.start, calls.inputs, calls.grads * scale, table, padding, calls.dtype)

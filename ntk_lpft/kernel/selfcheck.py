@@ -82,18 +82,13 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
             if parameter.route == Route.BATCHED:
                 parameter.route, parameter.reason = Route.SINGLE, setup.one_by_one
     references = _references(setup, alone, seeds, budget, check)
-    scale = sum(float(block.norm()) for block in references.values())
+    scale = sum(size for _, size in _compared(references, references).values())
     layout = Layout(2, 0, symmetric=True, channels=len(seeds), products=setup.layout.products)
     agreed: dict[str, Tensor] = {}
 
-    def disagreement(parameter: BodyParameter, block: Tensor | CaptureError) -> str:
+    def disagreement(error: float, size: float) -> str:
         """Why a block cannot be trusted, or nothing."""
-        if isinstance(block, CaptureError):
-            return str(block)
-        reference = references[parameter.name]
-        error, size = float((block - reference).norm()), float(reference.norm())
         if error <= check.tolerance * size or error <= _NEGLIGIBLE * check.tolerance * scale:
-            agreed[parameter.name] = block
             return ""
         return f"differs from autograd by {error / max(size, 1e-300):.1e} of its norm"
 
@@ -103,10 +98,13 @@ def run_self_check(setup: KernelSetup, budget: int) -> SelfCheck:
     ):
         parameters = [parameter for parameter in setup.parameters if parameter.route == route]
         blocks = _structured(setup, parameters, batches, setup.within_reach(seeds), layout)
+        made = {name: block for name, block in blocks.items() if isinstance(block, Tensor)}
+        reasons = {name: str(block) for name, block in blocks.items() if isinstance(block, CaptureError)}
+        reasons |= {name: disagreement(*sizes) for name, sizes in _compared(made, references).items()}
+        agreed |= {name: block for name, block in made.items() if not reasons[name]}
         for parameter in parameters:
-            reason = disagreement(parameter, blocks[parameter.name])
-            if reason:
-                parameter.route, parameter.reason = following, reason
+            if reasons[parameter.name]:
+                parameter.route, parameter.reason = following, reasons[parameter.name]
     for parameter in setup.parameters:
         agreed.setdefault(parameter.name, references[parameter.name])
     _summarise(check, setup.parameters, references, agreed, scale)
@@ -157,6 +155,13 @@ def _references(
     if errors:
         check.split = _split_found(torch.stack(errors).amax(dim=0).tolist(), setup.precision)
     return blocks
+
+
+def _compared(blocks: dict[str, Tensor], references: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
+    """‖block − reference‖ and ‖reference‖ of each, asked of the device at once."""
+    norms = [torch.stack([(b - references[name]).norm(), references[name].norm()]) for name, b in blocks.items()]
+    found = torch.stack(norms).tolist() if norms else []
+    return {name: (error, size) for name, (error, size) in zip(blocks, found, strict=True)}
 
 
 def _split_found(errors: list[float], precision: Precision) -> dict[str, float]:
@@ -212,9 +217,9 @@ def _summarise(
     assert isinstance(reference, Tensor)
     assert isinstance(total, Tensor)
     check.error = float((total - reference).norm() / reference.norm().clamp_min(1e-300))
+    compared = _compared(blocks, references)
     for parameter in parameters:
-        size = float(references[parameter.name].norm())
-        error = float((blocks[parameter.name] - references[parameter.name]).norm())
+        error, size = compared[parameter.name]
         if size > _NEGLIGIBLE * check.tolerance * scale and error / size >= check.worst:
             check.worst, check.worst_parameter = error / size, parameter.name
         if size == 0.0:

@@ -12,9 +12,11 @@ by 2⁻²⁴ of its result, on tensor cores each step of 16 terms or more by les
 off (Fasi, Higham, Mikaitis and Pranesh, 2021, "Numerical behavior of NVIDIA tensor cores"). So the leading product hh
 is summed by a matrix product over 256 terms at most, and from there on in float32 with rounding (Ootomo and Yokota,
 2022, "Recovering single precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance"):
-256 · 2⁻²⁴ = 2⁻¹⁶. The others are 2⁻⁷ of it at most, and go in pieces of 2¹⁴ terms: 2¹⁴ · 2⁻²⁴ · 2⁻⁷ = 2⁻¹⁷.
-`SUM_BOUND` is all of this, relative to Σ|x||y|, entry by entry and piece by piece; `TERM_BOUND` is the error of a
-single x · y. As roundings add up at random, what is measured is a hundredth of the first, as with float32 itself.
+of 2¹⁴ terms (256 + 64) · 2⁻²⁴. The others are 2⁻⁷ of it at most, so that blocks of 2048 terms do. `SUM_BOUND` is all of
+this for 2¹⁴ terms, relative to Σ|x||y|, entry by entry; `TERM_BOUND` is the error of a single x · y. As roundings add
+up at random, what is measured is a hundredth of the first, as with float32 itself.
+
+Blocks also keep a GPU busy: the kernel is small and its sums are long, so that one product would occupy a part of it.
 
 All this holds for numbers from 2⁻¹¹⁰ to 2¹²⁷ in size, zero included; parts of smaller ones are rounded to 2⁻¹³⁴.
 
@@ -40,10 +42,13 @@ TERM_BOUND = {3: 2.0**-14, 6: 2.0**-22}
 
 # Terms that tensor cores may sum by themselves: of the leading product, and of the others.
 _BLOCK = 256
-_COLUMNS = 1 << 14
+_BLOCK_OF_OTHERS = 2048
+
+# Terms that the bound is for.
+_TERMS = 1 << 14
 
 # Entries of a factor that are split at a time, and of partial sums that are held: on a GPU a product must be large.
-_ENTRIES = {"cpu": 1 << 20, "cuda": 1 << 25}
+_ENTRIES = {"cpu": 1 << 20, "cuda": 1 << 26}
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,8 @@ class Parts:
         """
         total = torch.zeros_like(out)
         for one, two in _CORRECTIONS[self.products]:
-            total += _product(self.tensors[one], other.tensors[two].T)
-        out += total.add_(_in_blocks(self.tensors[0], other.tensors[0]))
+            total += _in_blocks(self.tensors[one], other.tensors[two], _BLOCK_OF_OTHERS)
+        out += total.add_(_in_blocks(self.tensors[0], other.tensors[0], _BLOCK))
 
 
 def pieces(matrix: Float[Tensor, "r p"], rows: int = 0) -> Iterator[Float[Tensor, "r q"]]:
@@ -105,8 +110,7 @@ def pieces(matrix: Float[Tensor, "r p"], rows: int = 0) -> Iterator[Float[Tensor
         Views, (r, q).
     """
     most = _ENTRIES["cuda" if matrix.is_cuda else "cpu"] // max(1, matrix.shape[0], rows)
-    # Whole blocks, and equal ones where there is room.
-    yield from matrix.split(max(_BLOCK, min(_COLUMNS, most) // _BLOCK * _BLOCK), dim=1)
+    yield from matrix.split(max(_BLOCK, most // _BLOCK * _BLOCK), dim=1)
 
 
 def add_split_product_(out: Tensor, left: Float[Tensor, "r p"], right: Float[Tensor, "c p"], products: int) -> None:
@@ -136,7 +140,7 @@ def split_errors(factor: Float[Tensor, "r p"], products: int) -> Float64[Tensor,
     """
     entries = factor.reshape(-1, 1)
     some = entries[:: max(1, len(entries) // 64)][:64]
-    sums = [_largest_error(piece, products) for piece in factor.split(_COLUMNS, dim=1)]
+    sums = [_largest_error(piece, products) for piece in factor.split(_TERMS, dim=1)]
     return torch.stack([torch.stack(sums).max(), _largest_error(some, products)])
 
 
@@ -159,20 +163,20 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     return torch.mm(left, right, out_dtype=torch.float32) if left.is_cuda else left @ right
 
 
-def _in_blocks(left: Float[Tensor, "r p"], right: Float[Tensor, "c p"]) -> Float[Tensor, "r c"]:
+def _in_blocks(left: Float[Tensor, "r p"], right: Float[Tensor, "c p"], block: int) -> Float[Tensor, "r c"]:
     """Left times right's transpose, summed over blocks of columns first and then over these."""
-    whole = left.shape[1] // _BLOCK * _BLOCK
+    whole = left.shape[1] // block * block
     if whole < left.shape[1]:
         total = _product(left[:, whole:], right[:, whole:].T)
     else:
         total = torch.zeros((left.shape[0], right.shape[0]), dtype=torch.float32, device=left.device)
     held = _ENTRIES["cuda" if left.is_cuda else "cpu"] // max(1, left.shape[0] * right.shape[0])
-    step = max(1, held) * _BLOCK
+    step = max(1, held) * block
     for begin in range(0, whole, step):
         columns = slice(begin, min(begin + step, whole))
-        # Views: (blocks, r, 256) and (blocks, 256, c).
-        one = left[:, columns].unflatten(1, (-1, _BLOCK)).transpose(0, 1)
-        other = right[:, columns].unflatten(1, (-1, _BLOCK)).permute(1, 2, 0)
+        # Views: (blocks, r, block) and (blocks, block, c).
+        one = left[:, columns].unflatten(1, (-1, block)).transpose(0, 1)
+        other = right[:, columns].unflatten(1, (-1, block)).permute(1, 2, 0)
         if left.is_cuda:
             total += torch.bmm(one, other, out_dtype=torch.float32).sum(dim=0)
         else:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntk_lpft.kernel.gradients import add_at_, keep_active, sum_by_token
+from ntk_lpft.kernel.gradients import active_positions, add_at_, keep_active, sum_by_token
 
 many = settings(max_examples=50, deadline=None, derandomize=True)
 sizes = st.integers(1, 5)
@@ -30,6 +30,11 @@ def test_inactive_positions_change_no_gradient(n: int, t: int, k: int, o: int, s
     assert kept_grads.shape == (n, needed, k, o)
     expected = torch.einsum("ntko,nti->nkoi", grads, inputs)
     assert torch.allclose(torch.einsum("ntko,nti->nkoi", kept_grads, kept_inputs), expected, rtol=0, atol=1e-12)
+    # Known beforehand, for several layers at once, they are the same.
+    first, second = active_positions([grads, torch.zeros(n, 3, k, 1, dtype=torch.float64)])
+    assert second.most == 0
+    for one, other in zip(keep_active(inputs, grads, first), (kept_inputs, kept_grads), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_active_positions_keep_their_order() -> None:
@@ -53,7 +58,7 @@ def test_sums_by_token_agree_with_loops(tokens: list[list[int]], skipped: int | 
     generator = torch.Generator().manual_seed(seed)
     grads = torch.randn(*ids.shape, 2, 3, generator=generator, dtype=torch.float64)
     grads[torch.rand(ids.shape, generator=generator) < 0.2] = 0
-    record = sum_by_token(start, ids, grads, skipped)
+    record = sum_by_token(start, ids, grads, 7, skipped)
     expected: dict[tuple[int, int], torch.Tensor] = {}
     for n, row in enumerate(tokens):
         for t, token in enumerate(row):
@@ -73,7 +78,7 @@ def test_sums_by_token_are_the_gradient_of_an_embedding() -> None:
     for padding in (None, 0):
         table = torch.nn.Embedding(5, 3, padding_idx=padding, dtype=torch.float64)
         seeds = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-        record = sum_by_token(0, ids, seeds[:, :, None], table.padding_idx)
+        record = sum_by_token(0, ids, seeds[:, :, None], 5, table.padding_idx)
         for n in range(2):
             (gradient,) = torch.autograd.grad((table(ids[n]) * seeds[n]).sum(), table.weight)
             dense = torch.zeros(5, 3, dtype=torch.float64)
@@ -104,6 +109,6 @@ def test_values_of_one_row_are_added_one_after_the_other(shape: tuple[int, ...])
 def test_sums_by_token_are_made_before_they_are_rounded() -> None:
     """A thousand positions of one token, of which bfloat16 could count 256."""
     grads = torch.ones(1, 1000, 1, 2)
-    record = sum_by_token(0, torch.full((1, 1000), 3), grads, None, torch.bfloat16)
+    record = sum_by_token(0, torch.full((1, 1000), 3), grads, 4, None, torch.bfloat16)
     assert record.values.dtype == torch.bfloat16
     assert torch.equal(record.values.float(), torch.full((1, 1, 2), 1000.0).bfloat16().float())
