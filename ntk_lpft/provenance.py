@@ -19,7 +19,7 @@ def structure_digest(model: nn.Module) -> str:
     """Return a sha256 over what makes equal weights different models.
 
     Every module's class and plain attributes (an epsilon, a number of heads, LoRA's scaling), the configs, and the
-    buffers. Whether the model is in training mode does not count.
+    buffers. Whether the model is in training mode, and over which devices it is spread, does not count.
     """
     modules = {
         name: [type(module).__qualname__, {k: v for k, v in sorted(vars(module).items()) if _counts(k, v)}]
@@ -33,7 +33,7 @@ def structure_digest(model: nn.Module) -> str:
 
 
 def _counts(name: str, value: Any) -> bool:
-    if name.startswith("_") or name == "training":
+    if name.startswith("_") or name in ("training", "hf_device_map"):
         return False
     return isinstance(value, _PLAIN) or (
         isinstance(value, dict) and all(isinstance(v, _PLAIN) for v in [*value, *value.values()])

@@ -35,7 +35,7 @@ class Casts(TorchDispatchMode):
         return result
 
 
-def check_as_called(model: nn.Module, module: nn.Module, row: Row, whole: Row, what: str) -> None:
+def check_as_called(model: nn.Module, module: nn.Module, row: Row, whole: Row, what: str, device: torch.device) -> None:
     """Refuse a model that computes something else when it is called with all that a row says of its tokens.
 
     A ``forward`` that takes any argument may use one that no signature names; a hook or a wrapper may change what the
@@ -47,11 +47,11 @@ def check_as_called(model: nn.Module, module: nn.Module, row: Row, whole: Row, w
         row: The first row, as `to_rows` makes it for the module.
         whole: The same with all that it says of each token.
         what: How messages name the inputs.
+        device: Where the model is given its inputs.
 
     Raises:
         InputError: Other logits, or casts to bfloat16 or float16 inside.
     """
-    device = next(module.parameters()).device
     with torch.no_grad():
         here = logits_of(module, collate([row], 0, device).tensors)
         with Casts() as casts:

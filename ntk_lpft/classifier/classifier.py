@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ntk_lpft.classifier.as_called import check_as_called
 from ntk_lpft.classifier.head import Head, features_and_logits, find_head, logits_of, number_of_labels
 from ntk_lpft.classifier.linear_head import LinearHeadClassifier
+from ntk_lpft.classifier.offloaded import home_of
 from ntk_lpft.classifier.prepare import prepared
 from ntk_lpft.classifier.rows import Batch, Row, by_length, check_rows, collate, to_rows, token_table
 from ntk_lpft.classifier.wrappers import config_of, innermost, without_runtime
@@ -64,7 +65,7 @@ class Classifier:
     @property
     def device(self) -> torch.device:
         """Where it is run."""
-        return self.place or next(self.module.parameters()).device
+        return self.place or home_of(self.module)
 
     @classmethod
     def of(
@@ -97,13 +98,14 @@ class Classifier:
             return replace(model, place=device or model.place, dtype=dtype or model.dtype)
         check_model(model)
         module = without_runtime(model)
-        place, own = next(module.parameters()).device, widest(module)
+        place, own = home_of(module), widest(module)
         row = to_rows(inputs, module, what, first=True)[0]
         check_rows([row], module, what)
         failed = told_as_bad_input(f"the model fails on the first sample of the {what}", "give a sound model")
         with _own_forward(model), prepared(model, dtype or own, place), failed:
             number_of_labels(module)
-            check_as_called(model, module, row, to_rows(inputs, module, what, first=True, unnamed=True)[0], what)
+            whole = to_rows(inputs, module, what, first=True, unnamed=True)[0]
+            check_as_called(model, module, row, whole, what, place)
             head = find_head(module, collate([row], 0, place).tensors)
             pad_id = _padding_token(module, row, place)
         return cls(module, head, pad_id, dtype or own, device)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ntk_lpft.classifier.frozen_weights import saving_no_wide_weights
 from ntk_lpft.classifier.wrappers import config_of
 from ntk_lpft.errors import InputError
 from ntk_lpft.library_errors import told_as_bad_input
@@ -85,7 +86,7 @@ def logits_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> Float[Tensor, 
     Raises:
         InputError: The model's own code fails on the batch.
     """
-    with models_own_code(tensors):
+    with models_own_code(tensors), saving_no_wide_weights():
         output = model(**tensors)
     return output.logits if hasattr(output, "logits") else output[0]
 
@@ -135,11 +136,11 @@ def features_and_logits(
     value = seen["input"].detach()
     if value.dim() > 2:
         if not logits.requires_grad:  # the head's output does not reach the logits
-            return value.new_full((value.shape[0], value.shape[-1]), torch.nan), logits
+            return logits.new_full((value.shape[0], value.shape[-1]), torch.nan), logits
         with torch.enable_grad():  # also where the caller records no graph
             (weights,) = torch.autograd.grad(logits[:, 0].sum(), seen["output"])
         value = torch.einsum("nt,nth->nh", weights[..., 0].flatten(1), value.flatten(1, -2))
-    return value, logits.detach()
+    return value.to(logits.device), logits.detach()
 
 
 def head_input_gradients(
@@ -210,8 +211,8 @@ def find_head(model: nn.Module, tensors: Mapping[str, Tensor]) -> Head:
         features, _ = features_and_logits(model, head, tensors)
         if features.dim() != 2 or features.shape[0] != logits.shape[0]:
             continue
-        rebuilt = nn.functional.linear(features, module.weight, module.bias)
-        if torch.allclose(rebuilt, logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max() + 1e-30)):
+        rebuilt = nn.functional.linear(features.to(module.weight.device), module.weight, module.bias)
+        if torch.allclose(rebuilt.to(logits.device), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max() + 1e-30)):
             _check_own_weights(model, head)
             return head
     tried = [name for name, _ in called]

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
+from ntk_lpft.classifier.frozen_weights import FrozenWeights
+from ntk_lpft.classifier.offloaded import check_place, is_spread
+from ntk_lpft.classifier.quantised import is_quantised
+from ntk_lpft.classifier.stored_weights import StoredWeights
 from ntk_lpft.devices import float32_products
 from ntk_lpft.errors import InputError
 
@@ -21,22 +25,20 @@ def check_finite(model: nn.Module) -> None:
         model: The model.
 
     Raises:
-        InputError: NaN or infinite weights, or such as are not in memory.
+        InputError: NaN or infinite weights, or such as were never loaded.
     """
-    sums: dict[torch.device, list[tuple[str, Tensor, Tensor]]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise InputError(
-                f"weight {name} of the model is not in memory (device_map has put it elsewhere, or it was never "
-                "loaded); load the model whole, on one device"
-            )
-        # The sum is much cheaper than a mask of all entries; sound weights can overflow it, but hardly do.
-        finite = torch.isfinite(parameter.detach().sum())
-        sums.setdefault(parameter.device, []).append((name, parameter, finite))
+    stored = StoredWeights(model)
+    sums: dict[torch.device, list[tuple[str, Tensor]]] = {}
+    for name, weight in stored.items():
+        if weight.is_meta:
+            raise InputError(f"weight {name} of the model is not in memory (it was never loaded); load the model whole")
+        if weight.is_floating_point():
+            # The sum is much cheaper than a mask of all entries; sound weights can overflow it, but hardly do.
+            sums.setdefault(weight.device, []).append((name, torch.isfinite(weight.detach().sum())))
     for found in sums.values():  # asked once for each device, as each answer of a GPU has to be waited for
-        sound = torch.stack([finite for _, _, finite in found]).tolist()
-        for (name, weight, _), is_sound in zip(found, sound, strict=True):
-            if not is_sound and not torch.isfinite(weight).all():
+        sound = torch.stack([finite for _, finite in found]).tolist()
+        for (name, _), is_sound in zip(found, sound, strict=True):
+            if not is_sound and not torch.isfinite(stored[name]).all():
                 raise InputError(f"weight {name} of the model holds NaN or infinite values; load a sound checkpoint")
 
 
@@ -84,14 +86,19 @@ def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iter
     chooses a fused one by the batch's content, so that blocks of one kernel would differ, and the eager code of
     transformers rounds the softmax of float64 models to float32. Models without it keep their own code.
 
+    Frozen weights that are stored in fewer bits, or are quantised, stay so, and are widened where a layer uses them,
+    see `FrozenWeights`. A model that accelerate has spread over devices stays where it is.
+
     Args:
         model: Changed inside the context, put back afterwards (its parameters stay the same objects).
         dtype: Which dtype.
         device: Where to.
 
     Raises:
-        InputError: NaN or infinite weights, or such as were made under ``torch.inference_mode``.
+        InputError: NaN or infinite weights, or such as were made under ``torch.inference_mode``; or a model that cannot
+            be moved there.
     """
+    check_place(model, device)
     check_finite(model)
     _check_recordable(model)
     # The very tensors are kept, as a conversion there and back may round; ``Module.to`` replaces buffers, and a forward
@@ -105,8 +112,9 @@ def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iter
         model.eval()
         with torch.inference_mode(False):
             _copy_buffers(buffers)
-        model.to(device=device, dtype=dtype)
-        with plain_arithmetic(device), sdpa_kernel(SDPBackend.MATH):
+        frozen = FrozenWeights(model, dtype)
+        _convert(model, frozen.kept, dtype, None if is_spread(model) else device)
+        with frozen.installed(model), plain_arithmetic(device), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         for parameter, data in weights:
@@ -117,6 +125,23 @@ def prepared(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Iter
             module.training = mode
         restore_hooks()
         restore_settings()
+
+
+def _convert(model: nn.Module, kept: set[Tensor], dtype: torch.dtype, device: torch.device | None) -> None:
+    """Bring weights and buffers into a dtype, save for those that stay in theirs, and onto a device if one is given."""
+    for module in model.modules():
+        if device is not None and is_quantised(module) and module.weight.device != device:
+            raise InputError(
+                f"the model's quantised layers are on {module.weight.device}, and cannot be moved; load it on {device}"
+            )
+        for parameter in module._parameters.values():
+            if parameter is not None and not parameter.is_meta:
+                wanted = dtype if parameter.is_floating_point() and parameter not in kept else parameter.dtype
+                parameter.data = parameter.data.to(device or parameter.device, wanted)
+        for name, buffer in module._buffers.items():
+            if buffer is not None and not buffer.is_meta:
+                wanted = dtype if buffer.is_floating_point() else buffer.dtype
+                module._buffers[name] = buffer.to(device or buffer.device, wanted)
 
 
 def _copy_buffers(buffers: Sequence[tuple[nn.Module, Mapping[str, Tensor | None]]]) -> None:

@@ -37,11 +37,11 @@ def sample_gradients(
     with torch.enable_grad():
         logits = logits_of(model, batch.tensors)
     if not logits.requires_grad:  # no parameter that is trained takes part
-        return [p.new_zeros((len(seeds), p.numel()), requires_grad=False) for p in parameters]
+        return [p.new_zeros((len(seeds), p.numel()), device=seeds.device, requires_grad=False) for p in parameters]
     with models_own_code(batch.tensors):
         gradients = channel_gradients(logits, parameters, seeds)
     rows = [
-        [(torch.zeros_like(p) if gradient is None else gradient).flatten() for gradient in channels]
+        [(torch.zeros_like(p) if gradient is None else gradient).flatten().to(seeds.device) for gradient in channels]
         for p, channels in zip(parameters, gradients, strict=True)
     ]
     # A single one need not be copied: it may be as large as a table of embeddings.
@@ -67,7 +67,7 @@ def channel_gradients(
         torch.autograd.grad(
             logits,
             targets,
-            grad_outputs=seed.to(logits.dtype).expand_as(logits),
+            grad_outputs=seed.to(logits).expand_as(logits),
             retain_graph=channel + 1 < len(seeds),
             allow_unused=True,
         )
@@ -113,7 +113,7 @@ def functional_gradients(
                 raise
             parts = [jacobian(chosen, {k: v[i] for k, v in tensors.items()}) for i in range(batch.size)]
             jacobians = {name: torch.stack([part[name] for part in parts]) for name in names}
-    return [jacobians[name].detach().reshape(batch.size, len(seeds), -1) for name in names]
+    return [jacobians[name].detach().reshape(batch.size, len(seeds), -1).to(seeds.device) for name in names]
 
 
 def equal_length_batches(classifier: Classifier, rows: Sequence[Row], most: int) -> Iterator[Batch]:

@@ -122,7 +122,9 @@ def capture(
         channels = gradients[index]
         gradients[index] = []  # let go of each one as soon as it is copied
         try:
-            grads.setdefault(module, []).append(_as_positions(module, call, channels, batch))
+            inputs, outputs = _as_positions(module, call, channels, batch)
+            # Layers of a model that is spread over devices are brought together here.
+            grads.setdefault(module, []).append((inputs.to(seeds.device), outputs.to(seeds.device)))
         except CaptureError as error:
             grads.setdefault(module, []).append(error)
     joined = {

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ntk_lpft.classifier.head import logits_of
+from ntk_lpft.classifier.frozen_weights import active_weights
+from ntk_lpft.classifier.head import models_own_code
 from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.kernel.body_parameters import BodyParameter, Route
 from ntk_lpft.kernel.capture import CaptureError, capture
@@ -31,6 +32,7 @@ def work_of(setup: KernelSetup, group_count: int) -> Work:
         All that a plan is made from.
     """
     costs = measure_costs(setup)
+    frozen = active_weights()
     graph, flops = _forward_costs(setup, _longest_sample(setup).tensors)
     return Work(
         costs=costs,
@@ -44,6 +46,7 @@ def work_of(setup: KernelSetup, group_count: int) -> Work:
         itemsize=setup.precision.model.itemsize,
         device_type=setup.classifier.device.type,
         threads=torch.get_num_threads(),
+        widened_bytes=0 if frozen is None else frozen.largest,
         product_bytes=workspace_bytes(setup.classifier.device.type) if setup.layout.products > 1 else 0,
     )
 
@@ -135,16 +138,20 @@ class _Operations(TorchDispatchMode):
 
 def _forward_costs(setup: KernelSetup, tensors: dict[str, Tensor]) -> tuple[int, int]:
     """Bytes that autograd keeps for one sample of the greatest length, weights not counted, and its operations."""
-    weights = {_storage(p) for p in setup.classifier.module.parameters()}
+    weights, frozen = {_storage(p) for p in setup.classifier.module.parameters()}, active_weights()
     seen: dict[int, int] = {}
 
-    def keep(value: Tensor) -> Tensor:
+    def keep(value: Tensor) -> Tensor | None:
+        if frozen is not None and frozen.is_wide(value):
+            return None
         storage = value.untyped_storage()
         if storage.data_ptr() not in weights:
             seen[storage.data_ptr()] = storage.nbytes()
         return value
 
     counter = _Operations()
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value), counter:
-        logits_of(setup.classifier.module, tensors)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value)
+    # Not by ``logits_of``, whose own hooks would take the place of these.
+    with models_own_code(tensors), torch.enable_grad(), hooks, counter:
+        setup.classifier.module(**tensors)
     return sum(seen.values()), counter.total

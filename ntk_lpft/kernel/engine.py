@@ -236,6 +236,9 @@ def _compute(
                 how.say(f"notice: {notice}")
             kernels = len(setup.groups) if settings.groups else 1
             start = set_out(store, pieces, setup.layout, lambda: work_of(setup, kernels), budget, processes)
+            if setup.frozen_weights:
+                held, wide = ", ".join(setup.frozen_weights), str(precision.model).removeprefix("torch.")
+                how.say(f"frozen weights: kept in {held}, widened to {wide} where used")
             _announce(how.say, setup, settings, check, start, processes)
             runner = PassRunner(
                 setup, start, settings.engine, merge=not settings.groups, progress=how.progress, report=how.say

@@ -13,10 +13,12 @@ class HeadObserver:
 
     Args:
         head: The head.
+        device: Where features and logits go; a model that is spread over devices has its head on another.
     """
 
-    def __init__(self, head: nn.Linear) -> None:
+    def __init__(self, head: nn.Linear, device: torch.device) -> None:
         self.head = head
+        self.device = device
         self.features: list[Tensor] = []
         self.logits: list[Tensor] = []
 
@@ -27,8 +29,8 @@ class HeadObserver:
     def _note(self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
         value = args[0] if args else next(iter(kwargs.values()))
         if value.dim() == 2:
-            self.features.append(value.detach().clone())
-            self.logits.append(output.detach().clone())
+            self.features.append(value.detach().to(self.device, copy=True))
+            self.logits.append(output.detach().to(self.device, copy=True))
 
     def result(self, samples: int) -> dict[str, Tensor]:
         """``features`` (S, h) and ``logits`` (S, C) if every one of the samples was seen, else nothing."""

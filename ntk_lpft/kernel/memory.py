@@ -73,6 +73,7 @@ class Work:
         device_type: "cpu" or "cuda".
         threads: Threads that multiply.
         product_bytes: Bytes that a product needs beside its factors.
+        widened_bytes: Bytes of the frozen weights that a layer has just widened.
     """
 
     costs: Sequence[ParameterCost]
@@ -86,6 +87,7 @@ class Work:
     device_type: str
     threads: int = 1
     product_bytes: int = 0
+    widened_bytes: int = 0
 
     @property
     def longest(self) -> int:
@@ -242,7 +244,7 @@ class _Grid:
         mirrored = work.kernel_itemsize * min(512, work.layout.columns * w) ** 2
         # While gradients are multiplied, and while kernels are put in order one by one, with P in float64 beside.
         multiplying = self.block_bytes + copies + work.product_bytes
-        self.kernel_bytes = work.kernels * whole + max(multiplying, whole + mirrored)
+        self.kernel_bytes = work.kernels * whole + max(multiplying, whole + mirrored) + work.widened_bytes
         self.column_bytes = work.layout.samples * work.layout.channels * work.itemsize
         self.largest_name, self.largest = "the batch", 0
         for cost in work.costs:

@@ -219,7 +219,7 @@ class PassRunner:
     ) -> Captured:
         """Capture some samples, in batches of the size that fits as far as is known."""
         setup = self.setup
-        view = HeadObserver(setup.classifier.head.module)
+        view = HeadObserver(setup.classifier.head.module, setup.classifier.device)
         records: dict[str, list[SampleGradients] | None] = {parameter.name: [] for parameter in parameters}
         surprising: dict[str, list[Tensor]] = {}
         for batch in setup.batches(self.max_cells, max_rows, span, start):

@@ -9,6 +9,7 @@ import torch
 from ntk_lpft.byte_sizes import parse_bytes
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.rows import Row, fingerprint_rows
+from ntk_lpft.classifier.stored_weights import StoredWeights
 from ntk_lpft.kernel.resumption import Start
 from ntk_lpft.kernel.settings import KernelSettings
 from ntk_lpft.kernel.setup import KernelSetup
@@ -36,7 +37,7 @@ def identity_of(
         **asdict(settings),
         "memory_budget": None if settings.memory_budget is None else parse_bytes(settings.memory_budget),
         "device": classifier.device.type,  # processes that share a kernel have a device each
-        "weights_sha256": tensor_digest(named),
+        "weights_sha256": tensor_digest(StoredWeights(classifier.module)),
         "model_sha256": structure_digest(classifier.module),
         "columns_sha256": fingerprint_rows(columns),
         "extra_sha256": fingerprint_rows(extra),
@@ -71,6 +72,7 @@ def metadata_of(
     cuda = device.type == "cuda"
     return {
         **described(identity),
+        "frozen_weights": setup.frozen_weights,
         "head": setup.classifier.head.name,
         "head_error": setup.head_error,
         "head_rank": _head_rank(setup),

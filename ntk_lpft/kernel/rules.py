@@ -138,9 +138,10 @@ class Norm(Rule):
         one = torch.ones_like(own["weight"])
         with torch.no_grad():
             plus, minus = (
-                torch.func.functional_call(module, own | {"weight": weight}, (calls.inputs,)) for weight in (one, -one)
+                torch.func.functional_call(module, own | {"weight": weight}, (calls.inputs.to(one.device),))
+                for weight in (one, -one)
             )
-        normalised = ((plus - minus) / 2).to(calls.grads.dtype)
+        normalised = ((plus - minus) / 2).to(calls.grads)
         scale = torch.einsum("ntko,nto->nko", calls.grads, normalised)
         return DenseGradients(calls.start, scale.to(calls.dtype))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ntk_lpft.classifier.as_called import Casts
 from ntk_lpft.classifier.classifier import FORWARD_CELLS, Classifier, Outputs, check_model, widest
+from ntk_lpft.classifier.frozen_weights import active_weights
 from ntk_lpft.classifier.head import number_of_labels
+from ntk_lpft.classifier.offloaded import home_of
 from ntk_lpft.classifier.rows import Batch, Row, by_length
 from ntk_lpft.devices import float32_products, resolve_device
 from ntk_lpft.errors import InputError
@@ -49,6 +51,7 @@ class KernelSetup:
         one_by_one: Why samples are run one by one, or nothing where they may share padded batches.
         head_rank: What was found of the head's rank; None where the rank form was not asked for.
         basis: Q, of shape (C, r), where the kernel is one of the combinations Qᵀf; None where it is one of all logits.
+        frozen_weights: Dtypes of the frozen weights that are widened only where a layer uses them.
     """
 
     classifier: Classifier
@@ -65,6 +68,7 @@ class KernelSetup:
     one_by_one: str = ""
     head_rank: HeadRank | None = None
     basis: Float64[Tensor, "c r"] | None = None
+    frozen_weights: list[str] = field(default_factory=list)
 
     def within_reach(self, seeds: Float[Tensor, "k c"]) -> Float[Tensor, "k c"]:
         """Return the part of some combinations of the logits that the kernel has: QQᵀ of each, or all of it."""
@@ -190,7 +194,7 @@ def find_classifier(
     """
     module = model.module if isinstance(model, Classifier) else model
     check_model(module)
-    place = resolve_device(device, next(module.parameters()).device)
+    place = resolve_device(device, home_of(module))
     own = model.dtype if isinstance(model, Classifier) else widest(module)
     kind = resolve_precision(precision, place, own)
     names = list(inputs)
@@ -285,6 +289,7 @@ def set_up(
         one_by_one,
         rank,
         basis,
+        [] if (frozen := active_weights()) is None else frozen.held_in,
     )
 
 

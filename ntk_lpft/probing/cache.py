@@ -32,6 +32,7 @@ from ntk_lpft.classifier.features import Features
 from ntk_lpft.classifier.head_file import load_head, save_head
 from ntk_lpft.classifier.prepare import plain_arithmetic
 from ntk_lpft.classifier.rows import fingerprint_rows
+from ntk_lpft.classifier.stored_weights import StoredWeights
 from ntk_lpft.errors import InputError
 from ntk_lpft.probing.logistic import LogisticHead, fit_logistic_head
 from ntk_lpft.provenance import structure_digest, versions
@@ -224,8 +225,7 @@ def feature_key(model: nn.Module | Classifier, inputs: Any, dtype: torch.dtype |
     classifier = Classifier.of(model, inputs, dtype=dtype)
     rows = classifier.rows(inputs)
     # With duplicates: a head whose weight the body uses as well is then counted under its name in the body.
-    named = classifier.module.named_parameters(remove_duplicate=False)
-    body = {name: value for name, value in named if name not in classifier.head_parameters}
+    body = StoredWeights(classifier.module, without=classifier.head_parameters)
     identity = {
         "format": FEATURES,
         "body": tensor_digest(body),
