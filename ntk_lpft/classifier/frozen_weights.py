@@ -1,13 +1,14 @@
 """Frozen weights in the dtype that they are stored in: widened where a layer uses them, never all of them at a time.
 
 A wide copy holds the very numbers of the narrow weight, so that activations and gradients are those of a model that
-was widened as a whole. It lives as long as the layer's forward pass; the backward pass makes it again.
+was widened as a whole. It lives until the next layer needs one; the backward pass makes it again.
 """
 
 from __future__ import annotations
 
 import types
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -79,6 +80,8 @@ class FrozenWeights:
         # What has been handed out, by its place in memory, with its version then; only as long as someone holds it.
         self._known: dict[int, tuple[_Owner, weakref.ref[Tensor], int]] = {}
         self._last: dict[_Owner, int] = {}
+        # Those of the last module that used some: one that reads a weight several times, as experts do, widens it once.
+        self._current: dict[_Owner, Tensor] = {}
         self._as_stored = False
 
     def __bool__(self) -> bool:
@@ -92,13 +95,12 @@ class FrozenWeights:
 
     @property
     def largest(self) -> int:
-        """Bytes of the largest wide copy that is made; tables of embeddings need none."""
-        sizes = (
-            dense_size(module) if is_quantised(module) else weight.numel()
-            for (module, _), weight in self._stored.items()
-            if type(module).forward is not _Lookup.forward
-        )
-        return max(sizes, default=0) * self.dtype.itemsize
+        """Bytes of the wide copies of that module which has the largest; tables of embeddings need none."""
+        sizes: Counter[nn.Module] = Counter()
+        for (module, _), weight in self._stored.items():
+            if type(module).forward is not _Lookup.forward:
+                sizes[module] += dense_size(module) if is_quantised(module) else weight.numel()
+        return max(sizes.values(), default=0) * self.dtype.itemsize
 
     @property
     def held_in(self) -> list[str]:
@@ -118,6 +120,8 @@ class FrozenWeights:
         place = self._last.get(owner, 0)
         held = self._at(place)
         if held is None or held[0] != owner:
+            if any(module is not owner[0] for module, _ in self._current):
+                self._current = {}
             with torch.no_grad():
                 value = (self._makers[owner]() if loaded is None else loaded.detach()).to(self.dtype)
             try:
@@ -125,6 +129,7 @@ class FrozenWeights:
             except (RuntimeError, NotImplementedError):  # one of torch.func's, whose graphs take no hooks
                 return value
             self._last[owner], self._known[place] = place, (owner, weakref.ref(value), value._version)
+            self._current[owner] = value
             return value
         return held[1]
 
@@ -199,6 +204,7 @@ class FrozenWeights:
             yield
         finally:
             _ACTIVE.reset(token)
+            self._current = {}
             for hook in hooks:
                 for name in _MOVES:
                     vars(hook).pop(name, None)
