@@ -9,6 +9,8 @@ POOLINGS = ("auto", "first", "last", "mean")
 ENGINES = ("structured", "functional", "per_example")
 OUTPUTS = ("full", "class_trace", "pseudo")
 PRECISION_NAMES = ("float32", "float64", "tf32", "bfloat16", "bfloat16x3", "bfloat16x6")
+# Dtypes of weights that are loaded; "auto" is what a checkpoint has.
+WEIGHT_DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 
 METHODS = ("lp", "ft", "lp-ft", "lora", "lp-lora")
 LOGISTIC = "logistic"

@@ -42,6 +42,12 @@ def set_head(head: Head, weight: Float[Tensor, "c h"], bias: Float[Tensor, " c"]
             head.module.bias.copy_(weight.new_zeros(len(weight)) if bias is None else bias)
 
 
+def widen_head(head: Head) -> None:
+    """Hold V and b in float32, at least, as what is trained should be."""
+    for parameter in head.parameters:
+        parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+
+
 def scale_head(head: Head, factor: float, *, bias: bool = False) -> None:
     """Multiply V by α, and b too if asked for.
 

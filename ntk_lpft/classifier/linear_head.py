@@ -1,5 +1,6 @@
 """The paper's classifier: dropout and ONE linear layer on a pooled feature of any Transformer body."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ntk_lpft.choices import POOLINGS, choose
-from ntk_lpft.classifier.prepare import plain_arithmetic
+from ntk_lpft.classifier.prepare import plain_arithmetic, prepared
 
 
 def pool(states: Float[Tensor, "n t h"], mask: Int[Tensor, "n t"], pooling: str) -> Float[Tensor, "n h"]:
@@ -101,7 +102,9 @@ class LinearHeadClassifier(nn.Module):
         given = {name: value for name, value in given.items() if value is not None}
         states = self.body(input_ids=input_ids, attention_mask=attention_mask, **given).last_hidden_state
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        logits = self.classifier(self.dropout(pool(states, mask, self.pooling)))
+        features = pool(states, mask, self.pooling)
+        # A head that is trained is wider than a body that is not, where that is held in few bits.
+        logits = self.classifier(self.dropout(features.to(self.classifier.weight.dtype)))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
@@ -129,7 +132,13 @@ def resolve_pooling(body: PreTrainedModel, pooling: str) -> str:
     tokens = torch.tensor([[size // 2, size // 3, size // 4], [size // 2, size // 3, size // 5]], device=device)
     training = body.training
     body.eval()
-    with plain_arithmetic(device), torch.no_grad():
+    with ExitStack() as stack:
+        if body.dtype in (torch.bfloat16, torch.float16):  # in which a small difference may be rounded away
+            trained = [parameter for parameter in body.parameters() if parameter.requires_grad]
+            stack.callback(lambda: [parameter.requires_grad_() for parameter in trained])
+            stack.enter_context(prepared(body.requires_grad_(False), torch.float32, device))
+        stack.enter_context(plain_arithmetic(device))
+        stack.enter_context(torch.no_grad())
         first = body(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[:, 0]
     body.train(training)
     return "last" if torch.equal(first[0], first[1]) else "first"

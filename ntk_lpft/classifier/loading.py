@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from ntk_lpft.arguments import checked
-from ntk_lpft.choices import HEADS, choose
+from ntk_lpft.choices import HEADS, WEIGHT_DTYPES, choose
 from ntk_lpft.classifier.classes import arrange_head, match_classes, name_classes, names_of_classes
 from ntk_lpft.classifier.classifier import Classifier
 from ntk_lpft.classifier.head import Head, number_of_labels
@@ -82,10 +83,11 @@ def load_classifier(
     keep_head: bool = False,
     label_names: Sequence[str] | None = None,
     device: str | torch.device = "cpu",
+    dtype: str | None = None,
     trust_remote_code: bool = False,
     say: Callable[[str], object] = print,
 ) -> nn.Module:
-    """Load a sequence classifier, f = Vφ + b, in eval mode, in float64 where the checkpoint is, else in float32.
+    """Load a sequence classifier, f = Vφ + b, in eval mode.
 
     A padding token that its config names outside the vocabulary, such as -1, counts as none.
 
@@ -102,6 +104,9 @@ def load_classifier(
         label_names: Classes of the data in the order of their numbers, such as a task's. With ``keep_head`` the rows of
             the head are matched with them by the names in the checkpoint's config, see ``match_classes``.
         device: Where to put it.
+        dtype: ``float32``, ``float64``, ``bfloat16`` or ``float16``; ``auto`` for that of the checkpoint's weights, the
+            widest of them; None for float64 where the checkpoint is, else float32. A linear head is float32 at least.
+            A kernel is computed in float32 at least whatever a model is loaded in; frozen weights stay narrow.
         trust_remote_code: Whether to run code that the model's repository ships.
         say: Called with a line on how classes were matched, where it is not as plain as equal names.
 
@@ -119,6 +124,8 @@ def load_classifier(
         return name
     place = resolve_device(str(device), torch.device("cpu"))
     choose("head", head, HEADS)
+    if dtype is not None:
+        choose("dtype", dtype, WEIGHT_DTYPES)
     if num_labels is not None and num_labels < 2:
         raise InputError(f"num_labels is {num_labels}; a classifier has 2 or more")
     source = resolve_source(name)
@@ -132,10 +139,11 @@ def load_classifier(
         _check_remote_index(source)
         _drop_unknown_padding(config)
         labels = int(getattr(config, "num_labels", 0)) if num_labels is None else num_labels
-        check_memory(config, labels, f"model {name}", trust_remote_code=trust_remote_code)
+        kind = _dtype(source, config, dtype)
+        check_memory(config, labels, f"model {name}", kind, trust_remote_code=trust_remote_code)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = _build(source, config, labels, head, pooling, keep_head, trust_remote_code)
+            model = _build(source, config, labels, head, pooling, keep_head, trust_remote_code, kind)
     _check_plain(model, name)
     check_finite(model)
     if isinstance(model, LinearHeadClassifier):
@@ -179,8 +187,8 @@ def _build(
     pooling: str,
     keep_head: bool,
     trust_remote_code: bool,
+    dtype: torch.dtype,
 ) -> nn.Module:
-    dtype = _dtype(source, config)
     common: dict[str, Any] = {
         "trust_remote_code": trust_remote_code,
         "use_safetensors": True,
@@ -218,7 +226,9 @@ def _build(
     _check_layers(body, report)
     body.config.problem_type = None
     classifier = LinearHeadClassifier(body, labels, resolve_pooling(body, pooling))
-    return classifier.to(dtype)
+    # Of the body, transformers decides what keeps a wider dtype, such as the frequencies of rotary embeddings.
+    classifier.classifier.to(torch.promote_types(dtype, torch.float32))
+    return classifier
 
 
 def _check_remote_index(source: str) -> None:
@@ -238,15 +248,26 @@ def _check_plain(model: nn.Module, name: str | Path) -> None:
         )
 
 
-def _dtype(source: str, config: object) -> torch.dtype:
-    """Return float64 for a checkpoint with weights of that dtype; all others are widened, or narrowed, to float32."""
+# How safetensors calls the dtypes of weights.
+_KINDS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+
+
+def _dtype(source: str, config: object, asked: str | None) -> torch.dtype:
+    """Return the dtype asked for; for ``auto`` the checkpoint's, for None that or float32, whichever is wider."""
+    if asked not in (None, "auto"):
+        return getattr(torch, asked)
+    found: set[torch.dtype] = set()
     files = [path for path in Path(source).glob("*.safetensors") if path.name != HEAD_FILE]
     for path in files:
         with safe_open(path, "pt") as content:
-            if any(content.get_slice(name).get_dtype() == "F64" for name in content.keys()):  # noqa: SIM118
-                return torch.float64
-    said = None if files else getattr(config, "dtype", None)
-    return torch.float64 if said in (torch.float64, "float64") else torch.float32
+            kinds = {content.get_slice(name).get_dtype() for name in content.keys()}  # noqa: SIM118
+        found |= {_KINDS[kind] for kind in kinds & _KINDS.keys()}
+    if not files:
+        said = getattr(config, "dtype", None)
+        found = {kind for kind in _KINDS.values() if said in (kind, str(kind).removeprefix("torch."))}
+    if asked is None:
+        found.add(torch.float32)
+    return reduce(torch.promote_types, found) if found else torch.float32
 
 
 def _random_weights(report: Mapping[str, Iterable[Any]]) -> list[str]:

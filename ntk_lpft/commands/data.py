@@ -46,6 +46,7 @@ def model_of(
     device: Device,
     *,
     keep_head: bool,
+    dtype: str | None = None,
     say: Callable[[str], object] = print,
 ) -> nn.Module:
     """Load the model.
@@ -56,6 +57,7 @@ def model_of(
         seed: For what the checkpoint does not hold.
         device: Where to put it.
         keep_head: Whether its head is taken from the checkpoint.
+        dtype: As for ``load_classifier``.
         say: Called with a line on how the classes of a kept head were matched.
 
     Returns:
@@ -72,6 +74,7 @@ def model_of(
         seed=seed,
         keep_head=keep_head,
         label_names=label_names,
+        dtype=dtype,
         say=say,
         device=device,
         trust_remote_code=options.trust_remote_code,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ntk_lpft.choices import HEADS, LOGISTIC_SOLVERS
+from ntk_lpft.choices import HEADS, LOGISTIC_SOLVERS, WEIGHT_DTYPES, choose
 from ntk_lpft.errors import InputError
 from ntk_lpft.file_names import short_name
 from ntk_lpft.kernel.settings import KernelSettings
@@ -48,6 +48,11 @@ class ComputeOptions(
     balanced: bool = option(False, "draw equally many samples of each class, instead of uniformly")
     head_scale: float = option(1.0, "factor on V")
     lora: bool = option(False, "train LoRA adapters instead of the body")
+    weights_dtype: str = option(
+        "auto",
+        "dtype in which --lora holds the frozen body: 'auto' (the checkpoint's own), bfloat16, float16, float32 or "
+        "float64; each weight is widened where a layer uses it, and the head is float32 at least",
+    )
     kernel_classifier: bool = option(True, "fit the paper's kernel classifier")
     max_iter: int = option(10_000, "most iterations of a kernel classifier's fit")
 
@@ -78,6 +83,7 @@ class ComputeOptions(
         self.check_data()
         self.check_model(HEAD_INITS, ("auto", *HEADS))
         self.check_lora()
+        choose("--weights-dtype", self.weights_dtype, WEIGHT_DTYPES)
         self.check_probe(LOGISTIC_SOLVERS)
         check_least(self, n_train=2, n_eval=1, max_iter=1)
         check_seed(self.seed)
@@ -94,7 +100,8 @@ class ComputeOptions(
         """Options that do nothing as the others are, with the reason."""
         idle = {**self.idle_data(), **self.idle_model()}
         if not self.lora:
-            idle |= dict.fromkeys(("lora_rank", "lora_alpha", "lora_targets"), "without --lora")
+            names = ("lora_rank", "lora_alpha", "lora_targets", "weights_dtype")
+            idle |= dict.fromkeys(names, "without --lora")
         if self.head_init not in ("lp", "auto"):
             why = f"with --head-init {self.head_init}, as only lp fits a probe"
             idle |= dict.fromkeys(("lp_solver", "fold_draws"), why)

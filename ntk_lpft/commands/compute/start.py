@@ -8,7 +8,7 @@ from ntk_lpft.choices import LOGISTIC
 from ntk_lpft.class_names import listed
 from ntk_lpft.classifier import Classifier, load_tokenizer
 from ntk_lpft.classifier.head_file import head_from_file
-from ntk_lpft.classifier.head_weights import initialise_head, scale_head, set_head
+from ntk_lpft.classifier.head_weights import initialise_head, scale_head, set_head, widen_head
 from ntk_lpft.classifier.lora import adapt
 from ntk_lpft.classifier.trained_head import trained_head
 from ntk_lpft.commands.compute.options import ComputeOptions
@@ -125,9 +125,14 @@ def build_classifier(options: ComputeOptions, samples: KernelSamples) -> KernelS
     """
     device = command_device(options.device)
     start = options.head_init
-    model = model_of(options, samples.task.label_names, options.seed, device, keep_head=start == "keep")
+    # A body that is trained is float32 at least.
+    dtype = options.weights_dtype if options.lora else None
+    model = model_of(options, samples.task.label_names, options.seed, device, keep_head=start == "keep", dtype=dtype)
+    if options.lora:
+        model.requires_grad_(False)  # as the adapters will have it, so that nothing before them widens it either
     classifier = Classifier.of(model, samples.train, what="training data")
     classifier.rows(samples.train, "training data")
+    widen_head(classifier.head)
     probe = None
     if start == "lp":
         probe = _probe(classifier, samples, options)
