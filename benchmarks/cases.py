@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.inputs import cb_train, minilm, roberta_base_size, text_of_length, without_segments
+from benchmarks.large_decoder import large_decoder
 from benchmarks.peers import dense_jacobian_kernel, published_seconds_per_sample
 from ntk_lpft.kernel import syrk
 from ntk_lpft.kernel.capture import capture
@@ -135,6 +136,17 @@ def roberta_size() -> Result:
     }
 
 
+def many_classes() -> Result:
+    """MiniLM with as many classes as Banking77 has, N = 16, T = 32: all blocks, their trace, the pseudo-kernel."""
+    model, rows = minilm(77), text_of_length(16, 32)
+    result: Result = {}
+    for outputs in ("pseudo", "class_trace", "full"):
+        began = time.perf_counter()
+        ntk = compute_ntk(model, rows, outputs=outputs, groups=False)
+        result[outputs] = {"seconds": time.perf_counter() - began, "error": ntk.metadata["self_check"]["error"]}
+    return {**result, "peak": peak_bytes()}
+
+
 def gpu(precision: str) -> Result:
     """Measure roberta-base's size on a GPU: N = 250, C = 3, T ≤ 128."""
     if not torch.cuda.is_available():
@@ -189,6 +201,8 @@ CASES: dict[str, Callable[[], Result]] = {
     "published": published_small,
     "cb": cb_structured,
     "roberta": roberta_size,
+    "large-decoder": large_decoder,
+    "many-classes": many_classes,
     "forms": forms,
     "gpu-float32": lambda: gpu("float32"),
     "gpu-tf32": lambda: gpu("tf32"),

@@ -63,6 +63,21 @@ def table(found: dict[str, dict[str, Any]]) -> list[tuple[str, str, str]]:
         ("… peak memory of the process (budget besides the model)",
          f"{gib(large['peak'])} ({gib(large['budget'])})", "24 GB machine"),
     ]  # fmt: skip
+    many = found["many-classes"]
+    rows += [
+        (f"MiniLM, C = 77, N = 16, T = 32, outputs {name}",
+         f"{many[name]['seconds']:.1f} s, relative error on two samples {many[name]['error']:.1e}", "")
+        for name in ("full", "class_trace", "pseudo")
+    ]  # fmt: skip
+    decoder = found["large-decoder"]
+    rows += [
+        ("TinyLlama's shape, 1.04 billion parameters in bfloat16, LoRA (r = 8), N = 32, C = 2, T ≤ 64",
+         f"{decoder['seconds']:.0f} s ({decoder['processor']:.0f} s of processor time)", ""),
+        ("… peak memory of the process (weights and plan, as predicted)",
+         f"{gib(decoder['peak'])} ({gib(decoder['predicted'])})", "< 16 GB"),
+        ("… relative error of F against plain autograd on two samples (of P)",
+         f"{decoder['error']:.1e} ({decoder['head_error']:.1e})", ""),
+    ]  # fmt: skip
     for name in ("gpu-float32", "gpu-tf32"):
         result = found[name]
         what = f"roberta-base size, N = 250, C = 3, T ≤ 128, {name[4:]} on a GPU"
