@@ -1,7 +1,8 @@
 """LoRA adapters through peft, with the head left trainable."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -64,7 +65,7 @@ def apply_lora(
         modules_to_save=[head.name],
         lora_dropout=0.0,
     )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), _said_to_be_float32(model, head), warnings.catch_warnings():
         # peft asks transformers for a name that is about to go, and says that it sees GPT-2's transposed layers.
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
@@ -75,3 +76,22 @@ def apply_lora(
             raise InputError(
                 f"peft has no default LoRA targets for this architecture; name some of {', '.join(known)}"
             ) from error
+
+
+@contextmanager
+def _said_to_be_float32(model: nn.Module, head: Head) -> Iterator[None]:
+    """Let narrower weights pass for float32: peft rounds adapters to the dtype of what they stand beside."""
+    narrow = [
+        (weight, weight.data)
+        for module in model.modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head.module  # which peft copies
+        if (weight := module._parameters.get("weight")) is not None and weight.dtype in (torch.bfloat16, torch.float16)
+    ]
+    try:
+        for weight, data in narrow:
+            # One number in the place of all, as peft looks at dtype and device alone.
+            weight.data = torch.zeros(1, device=data.device).expand(data.shape)
+        yield
+    finally:
+        for weight, data in narrow:
+            weight.data = data

@@ -10,7 +10,7 @@ from helpers.small import save_model
 from helpers.zoo import ZOO, padded, ragged_rows
 from torch import nn
 
-from ntk_lpft.classifier import apply_lora, find_head, load_classifier
+from ntk_lpft.classifier import Head, apply_lora, find_head, load_classifier
 from ntk_lpft.errors import InputError
 
 HEADS = {"bert": "classifier", "roberta": "classifier.out_proj", "gpt2": "score", "llama": "score", "t5": "out_proj"}
@@ -103,3 +103,18 @@ def test_around_the_linear_head(tmp_path: Path) -> None:
     assert [n for n in trained if "lora_" not in n] == [
         f"base_model.model.classifier.modules_to_save.default.{leaf}" for leaf in ("weight", "bias")
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_adapters_beside_narrow_weights_are_drawn_in_float32(dtype: torch.dtype) -> None:
+    drawn = []
+    for kind in (torch.float32, dtype):
+        model = ZOO["llama"].build(dtype=kind)
+        before = {id(p): p.detach().clone() for p in model.parameters()}
+        adapted = apply_lora(model, Head("score", model.score), targets=["q_proj"], seed=3)
+        kept = [p for p in adapted.parameters() if id(p) in before]
+        assert all(torch.equal(p, before[id(p)]) and p.dtype == kind for p in kept)
+        drawn.append({name: p for name, p in adapted.named_parameters() if "lora_A" in name})
+    assert {p.dtype for p in drawn[1].values()} == {torch.float32}
+    for name, value in drawn[0].items():
+        assert torch.equal(value, drawn[1][name]), name
