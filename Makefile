@@ -8,7 +8,7 @@ CONSTRAINTS ?= -c constraints.txt
 WORKERS ?= auto
 comma := ,
 
-.PHONY: demo test fuzz lint bench gpu figures clean
+.PHONY: demo test fuzz lint bench bench-peers gpu figures clean
 
 # pip compiles what it installs on one core; this takes all. Packages may hold templates that are not Python: no error.
 define install
@@ -55,6 +55,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pydoclint --quiet ntk_lpft
 
+# The engine against the dense Jacobian, by stage, and against what the machine can do; about ten minutes.
 bench: $(VENV)/.base
 	$(BIN)/python -m benchmarks.run
 
@@ -62,6 +63,10 @@ bench: $(VENV)/.base
 # It installs nothing: `make gpu PYTHON=/usr/bin/python3` takes that interpreter as it is; without PYTHON it is that of VENV.
 gpu:
 	$(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON)) -m benchmarks.gpu
+
+# The engine against other libraries, each in an environment of its own under build/peers, made the first time (3 GB).
+bench-peers: $(VENV)/.base
+	$(BIN)/python -m benchmarks.peers
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,101 +1,39 @@
-"""The measurements, each run in a process of its own so that peak memory is its own."""
+"""The measurements of the engine alone, each run in a process of its own so that peak memory is its own."""
 
 from __future__ import annotations
 
 import json
-import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from safetensors.torch import load_file
 
 from benchmarks.inputs import cb_train, minilm, roberta_base_size, text_of_length, without_segments
 from benchmarks.large_decoder import large_decoder
-from benchmarks.peers import dense_jacobian_kernel, published_seconds_per_sample
+from benchmarks.measuring import peak_bytes, product_rate, seconds
+from benchmarks.operations import needed_flops
+from benchmarks.stages import stages_of_call
+from benchmarks.worker import read_rows
 from ntk_lpft.kernel import syrk
-from ntk_lpft.kernel.capture import capture
-from ntk_lpft.kernel.cost import measure_costs
 from ntk_lpft.kernel.engine import compute_ntk  # all of it, so that no timing has imports in it
-from ntk_lpft.kernel.selfcheck import run_self_check
-from ntk_lpft.kernel.setup import open_setup
 
 Result = dict[str, Any]
 
 
-def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
-    """Median time of a call, after one that warms up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        _synchronise()
-        began = time.perf_counter()
-        work()
-        _synchronise()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def peak_bytes() -> int:
-    """Most memory that this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def product_rate(device: str = "cpu", size: int = 2048) -> float:
-    """Floating-point operations per second of a large float32 matrix product."""
-    matrix = torch.randn(size, size, device=device)
-    return 2 * size**3 / seconds(lambda: matrix @ matrix, repeats=9)
-
-
-def structured_small() -> Result:
-    """MiniLM, N = 32, T = 64, C = 2, by the structured engine."""
-    model, rows = minilm(2), text_of_length(32, 64)
-    base = peak_bytes()
-    taken = seconds(lambda: compute_ntk(model, rows), repeats=3)
-    return {"seconds": taken, "peak": peak_bytes(), "base": base}
-
-
-def dense_small() -> Result:
-    """Compute the same kernel by the dense Jacobian."""
-    model, rows = minilm(2), text_of_length(32, 64)
-    base = peak_bytes()
-    began = time.perf_counter()
-    kernel = dense_jacobian_kernel(model, rows)
-    taken = time.perf_counter() - began
-    peak = peak_bytes()
-    structured = compute_ntk(model, rows).total
-    error = float((structured - kernel).norm() / kernel.norm())
-    return {"seconds": taken, "peak": peak, "base": base, "error": error}
-
-
-def published_small() -> Result:
-    """One sample of T = 64 by the published algorithm, C = 2."""
-    return {"seconds_per_sample": published_seconds_per_sample(minilm(2), text_of_length(1, 64)[0], features=3)}
-
-
-def needed_flops(model: torch.nn.Module, rows: list, device: str) -> dict[str, float]:
-    """Floating-point operations that the algorithm needs: one capture, and the contraction without redundant halves."""
-    with open_setup(model, rows, precision="float32", device=device) as setup:
-        run_self_check(setup, 1 << 30)
-        counted = cells = 0
-        for number, batch in enumerate(setup.batches(2048)):
-            if number % 4 == 0:
-                with FlopCounterMode(display=False) as counter:
-                    capture(model, setup.parameters, batch, setup.seeds, torch.float32)
-                counted += counter.get_total_flops()
-                cells += int(batch.tensors["attention_mask"].sum())
-        tokens = sum(len(row["input_ids"]) for row in setup.rows)
-        contraction = sum(cost.flops for cost in measure_costs(setup))
-        return {"capture": counted / cells * tokens, "contraction": contraction}
+def stages(folder: str, head: str) -> Result:
+    """Time the stages of one call in a fresh process, on the work of a folder, and count the operations it needs."""
+    model, rows = minilm(2), read_rows(Path(folder))
+    given = load_file(Path(folder) / "heads.safetensors")
+    with torch.no_grad():
+        model.classifier.weight.copy_(given[f"{head}.weight"])
+        model.classifier.bias.copy_(given[f"{head}.bias"])
+    taken = stages_of_call(lambda: compute_ntk(model, rows))
+    return {"stages": taken, "flops": needed_flops(model, rows, "cpu"), "rate": product_rate()}
 
 
 def cb_structured(budget: str = "4.5GiB") -> Result:
@@ -196,9 +134,6 @@ def forms() -> Result:
 
 
 CASES: dict[str, Callable[[], Result]] = {
-    "structured": structured_small,
-    "dense": dense_small,
-    "published": published_small,
     "cb": cb_structured,
     "roberta": roberta_size,
     "large-decoder": large_decoder,
@@ -209,4 +144,5 @@ CASES: dict[str, Callable[[], Result]] = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(CASES[sys.argv[1]]()))
+    name, *words = sys.argv[1:]
+    print(json.dumps(stages(*words) if name == "stages" else CASES[name]()))

@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import RobertaConfig, RobertaModel
 
 from ntk_lpft import load_classifier, load_task, load_tokenizer
 from ntk_lpft.classifier import LinearHeadClassifier
+from ntk_lpft.probing import linear_probe
 
 Row = dict[str, list[int]]
 
@@ -32,6 +33,18 @@ def text_of_length(count: int, length: int) -> list[Row]:
     return rows
 
 
+def ragged_text(count: int, longest: int) -> list[Row]:
+    """Rows of one, two or three Amazon review sentences, cut at ``longest`` tokens, in all lengths up to it."""
+    tokenizer = load_tokenizer("minilm")
+    texts = iter(load_task("amazon-snippets").split("train").texts)
+    rows: list[Row] = []
+    for number in range(count):
+        joined = " ".join(" ".join(next(texts)) for _ in range(number % 3 + 1))
+        ids = tokenizer(joined, truncation=True, max_length=longest)["input_ids"]
+        rows.append({"input_ids": ids, "token_type_ids": [0] * len(ids)})
+    return rows
+
+
 def cb_train() -> list[Row] | None:
     """All 250 rows of CB's original training split, or None where NTK_LPFT_DATA names no data."""
     if not os.environ.get("NTK_LPFT_DATA"):
@@ -44,6 +57,14 @@ def cb_train() -> list[Row] | None:
 def minilm(num_labels: int) -> nn.Module:
     """Load the pretrained MiniLM with a new linear head."""
     return load_classifier("minilm", num_labels)
+
+
+def probed_head(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """V and b of the library's linear probe, logistic regression on all Amazon review sentences for training."""
+    train = load_task("amazon-snippets").split("train").encode(load_tokenizer("minilm"), 64)
+    probe = linear_probe(model, train, 2, say=lambda line: None)
+    assert probe.bias is not None
+    return probe.weight.float(), probe.bias.float()
 
 
 def roberta_base_size(num_labels: int) -> nn.Module:
