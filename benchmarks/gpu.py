@@ -117,7 +117,7 @@ def needed_flops(model: Any, rows: Sequence[Row], precision: str) -> dict[str, f
             capture(setup.classifier.module, setup.parameters, batch, setup.seeds, torch.float32)
         tokens = sum(len(row["input_ids"]) for row in setup.rows)
         share = tokens / int(batch.tensors["attention_mask"].sum())
-        contraction = sum(cost.flops for cost in measure_costs(setup))
+        contraction = sum(cost.flops + cost.sample_flops * setup.layout.samples for cost in measure_costs(setup))
         return {"capture": counter.get_total_flops() * share, "contraction": contraction}
 
 

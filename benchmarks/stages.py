@@ -15,7 +15,7 @@ STAGES = {
     "inputs read": ("ntk_lpft.kernel.engine", "_prepare"),
     "set-up": ("ntk_lpft.kernel.engine", "set_up"),
     "self-check": ("ntk_lpft.kernel.engine", "_route"),
-    "plan": ("ntk_lpft.kernel.engine", "plan_for"),
+    "plan": ("ntk_lpft.kernel.engine", "set_out"),
     "capture": ("ntk_lpft.kernel.passes", "PassRunner._capture"),
     "contraction": ("ntk_lpft.kernel.passes", "PassRunner._contract"),
     "put together": ("ntk_lpft.kernel.engine", "_assemble"),

@@ -17,9 +17,9 @@ from torch import nn
 from ntk_lpft.choices import ENGINES, OUTPUTS, PRECISION_NAMES
 from ntk_lpft.classifier.rows import Batch
 from ntk_lpft.kernel import compute_ntk, compute_train_eval_ntk, passes
+from ntk_lpft.kernel.free_memory import default_budget
 from ntk_lpft.kernel.gradients import OuterGradients, SampleGradients
 from ntk_lpft.kernel.layout import add_product_
-from ntk_lpft.kernel.free_memory import default_budget
 from ntk_lpft.kernel.passes import PassRunner
 from ntk_lpft.kernel.settings import KernelSettings
 
@@ -121,17 +121,17 @@ def test_a_run_that_was_interrupted(engine: str, waits: Waits, tmp_path: Path, m
     budget = "600KiB" if engine == "structured" else None
     options = {"engine": engine, "device": "cuda", "memory_budget": budget, "checkpoint": tmp_path / "partial"}
     expected = compute_ntk(model, rows, **(options | {"checkpoint": None}))
-    save, saved = PassRunner._save, []
+    save = PassRunner._save
 
     def stop(runner: PassRunner, checkpoint: object) -> None:
         save(runner, checkpoint)
-        saved.append(runner.progress.passes)
-        if len(saved) == 1:
+        if runner.progress.passes == 1:  # and not where a slow machine saves within the pass
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(passes.PassRunner, "_save", stop)
-    with pytest.raises(KeyboardInterrupt):
-        compute_ntk(model, rows, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(PassRunner, "_save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            compute_ntk(model, rows, **options)
     ntk = compute_ntk(model, rows, **options)
     assert ntk.metadata["this_run"]["resumed_after_passes"] == 1
     assert_close(ntk, expected, 1e-6)
@@ -180,7 +180,7 @@ def test_waits_of_the_contraction_and_the_checks_do_not_grow_with_layers() -> No
     of_layers = {}
     for layers in (1, 4):
         waits, _ = counted(layers, 10**4)
-        moves = {"to cuda", "to cpu", "index by the processor's indices"}
+        moves = {"to cuda", "to cpu", "copy", "index by the processor's indices"}
         of_layers[layers] = sum(count for (what, _), count in waits.at.items() if what not in moves)
     assert of_layers[4] == of_layers[1] <= 60
 
