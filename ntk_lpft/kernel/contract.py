@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntk_lpft.kernel.gradients import DenseGradients, OuterGradients, SampleGradients, SparseGradients, add_at_
-from ntk_lpft.kernel.layout import Layout, batch_gram
+from ntk_lpft.kernel.layout import Layout, batch_product
 
 # How much slower, per floating-point operation, the Gram form ran than materialising the gradients, for
 # 1 < t (see benchmarks/RESULTS.md). At t = 1 it needs hundreds of times fewer operations.
@@ -17,6 +17,9 @@ GRAM_PENALTY = 2.0
 
 # Tokens that more than this many samples hold are multiplied one by one; rarer ones in groups of equal count.
 _FREQUENT = 32
+
+# Products of samples that share a token that are held at a time, each with its place.
+_SHARED = 1 << 20
 
 Kernel = Float[Tensor, "rows columns"]
 Progress = Callable[[float], None]
@@ -214,13 +217,22 @@ def _add_shared_tokens_(out: Kernel, layout: Layout, owners: Tensor, values: Ten
     g, u = owners.shape
     w = layout.width
     flat = values.reshape(g, u * w, -1)
-    # Small products, between which much is moved: splitting them would gain nothing.
-    products = batch_gram(flat, out.dtype)
     channel = torch.arange(w, device=owners.device)
     numbers = (owners[:, :, None] * w + channel).reshape(g, u * w)
-    rows = numbers[:, :, None].expand_as(products)
-    columns = numbers[:, None, :].expand_as(products)
-    cut = layout.columns * w
+    # A token that every sample holds has as many products as the kernel has entries; a few rows of them at a time.
+    step = max(1, _SHARED // (g * u * w))
+    for at in range(0, u * w, step):
+        # Owners ascend, so that above the diagonal the columns of a row come after it.
+        begin = at if layout.symmetric and not layout.extra else 0
+        # Small products, between which much is moved: splitting them would gain nothing.
+        products = batch_product(flat[:, at : at + step], flat[:, begin:], out.dtype)
+        rows = numbers[:, at : at + step, None].expand_as(products)
+        _add_wanted_(out, layout, rows, numbers[:, None, begin:].expand_as(products), products)
+
+
+def _add_wanted_(out: Kernel, layout: Layout, rows: Tensor, columns: Tensor, products: Tensor) -> None:
+    """Add those of some products, each with its row and column, that the kernel has."""
+    cut = layout.columns * layout.width
     wanted = columns < cut
     if layout.symmetric:
         wanted = wanted & ((rows >= cut) | (columns >= rows))

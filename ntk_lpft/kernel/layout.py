@@ -164,12 +164,13 @@ def _add_in_blocks_(out: Tensor, left: Float[Tensor, "r p"], right: Float[Tensor
             out.addmm_(one, other)
 
 
-def batch_gram(factor: Float[Tensor, "g u p"], dtype: torch.dtype) -> Float[Tensor, "g u u"]:
-    """Return A Aᵀ of each of some matrices, accumulated in a dtype at least as wide as theirs."""
-    if factor.is_cuda and factor.dtype != dtype:
-        return torch.bmm(factor, factor.transpose(1, 2), out_dtype=dtype)
-    wide = factor.to(dtype)
-    return torch.bmm(wide, wide.transpose(1, 2))
+def batch_product(
+    left: Float[Tensor, "g u p"], right: Float[Tensor, "g v p"], dtype: torch.dtype
+) -> Float[Tensor, "g u v"]:
+    """Return A Bᵀ of each of some pairs of matrices, accumulated in a dtype at least as wide as theirs."""
+    if left.is_cuda and left.dtype != dtype:
+        return torch.bmm(left, right.transpose(1, 2), out_dtype=dtype)
+    return torch.bmm(left.to(dtype), right.to(dtype).transpose(1, 2))
 
 
 def _add_(out: Tensor, left: Tensor | Parts, right: Tensor | Parts) -> None:

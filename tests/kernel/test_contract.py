@@ -125,10 +125,14 @@ def test_embeddings_agree_with_one_hot_matrices(layout: Layout, seed: int, share
 
 
 @pytest.mark.parametrize("traced", [False, True])
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_frequent_tokens_agree_with_one_hot_matrices(symmetric: bool, traced: bool) -> None:
+@pytest.mark.parametrize(("symmetric", "extra"), [(False, 9), (True, 9), (True, 0)])
+@pytest.mark.parametrize("held_at_once", [1, 700, 1 << 20])
+def test_frequent_tokens_agree_with_one_hot_matrices(
+    symmetric: bool, extra: int, traced: bool, held_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A token that every sample holds, two of another count, and one of a single sample, beyond one group's size."""
-    layout = Layout(41, 9, symmetric, 2, traced)
+    monkeypatch.setattr(contract_module, "_SHARED", held_at_once)
+    layout = Layout(41, extra, symmetric, 2, traced)
     generator = torch.Generator().manual_seed(0)
     tokens = [[0] + [1] * (n % 2) + [2] * (n % 3 == 0) + [4] * (n == 7) for n in range(layout.samples)]
     values = [torch.randn(len(h), 2, 3, generator=generator, dtype=torch.float64) for h in tokens]

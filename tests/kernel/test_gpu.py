@@ -14,7 +14,7 @@ from ntk_lpft.choices import ENGINES, OUTPUTS
 from ntk_lpft.classifier import extract_features
 from ntk_lpft.devices import float32_products
 from ntk_lpft.kernel import compute_ntk, compute_train_eval_ntk, passes
-from ntk_lpft.kernel.layout import Layout, batch_gram
+from ntk_lpft.kernel.layout import Layout, batch_product
 from ntk_lpft.kernel.passes import PassRunner
 from ntk_lpft.kernel.settings import KernelSettings
 from ntk_lpft.kernel.split import SUM_BOUND, TERM_BOUND, add_split_product_, split_errors
@@ -170,7 +170,7 @@ def test_products_of_all_layouts(symmetric: bool, extra: int, products: int) -> 
 def test_bfloat16_is_summed_in_float32() -> None:
     factor = torch.randn(60, 40, 70, generator=torch.Generator().manual_seed(2)).to(torch.bfloat16)
     expected = factor.double() @ factor.double().transpose(1, 2)
-    assert error(batch_gram(factor.cuda(), torch.float32).cpu().double(), expected) < 1e-6
+    assert error(batch_product(factor.cuda(), factor.cuda(), torch.float32).cpu().double(), expected) < 1e-6
 
 
 def waits_of_one_kernel(layers: int, cells: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntk_lpft.kernel import layout as layout_module
-from ntk_lpft.kernel.layout import LEAF, Layout, add_product_, batch_gram
+from ntk_lpft.kernel.layout import LEAF, Layout, add_product_, batch_product
 
 many = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -124,4 +124,6 @@ def test_whole_numbers_in_bfloat16_add_up_exactly(symmetric: bool, monkeypatch: 
         add_product_(product, factor[5:], factor[:5])
         assert torch.equal(product.long(), exact[5:, :5])
     tokens = torch.stack([factor[:, :1500], factor[:, 1500:3000]])
-    assert torch.equal(batch_gram(tokens, torch.float32).long(), tokens.long() @ tokens.long().transpose(1, 2))
+    assert torch.equal(
+        batch_product(tokens, tokens, torch.float32).long(), tokens.long() @ tokens.long().transpose(1, 2)
+    )
