@@ -12,9 +12,9 @@ from unittest import mock
 
 # What is timed, and the names under which the engine calls it. A stage within another counts as itself alone.
 STAGES = {
-    "inputs read": ("ntk_lpft.kernel.engine", "_prepare"),
+    "inputs read": ("ntk_lpft.kernel.engine", "prepare_job"),
     "set-up": ("ntk_lpft.kernel.engine", "set_up"),
-    "self-check": ("ntk_lpft.kernel.engine", "_route"),
+    "self-check": ("ntk_lpft.kernel.engine", "route_parameters"),
     "plan": ("ntk_lpft.kernel.engine", "set_out"),
     "capture": ("ntk_lpft.kernel.passes", "PassRunner._capture"),
     "contraction": ("ntk_lpft.kernel.passes", "PassRunner._contract"),

@@ -158,12 +158,20 @@ def kernel_identity(
     Raises:
         InputError: As for ``compute_ntk``.
     """
-    job = _prepare(model, {"train": train, "evaluation": evaluation}, True, settings or KernelSettings())
+    job = prepare_job(model, {"train": train, "evaluation": evaluation}, True, settings or KernelSettings())
     return described(job.identity)
 
 
-class _Job(NamedTuple):
-    """What is to be computed, read and checked, before anything is."""
+class KernelJob(NamedTuple):
+    """What is to be computed, read and checked, before anything is.
+
+    Attributes:
+        classifier: The classifier.
+        columns: Samples that are columns.
+        extra: Samples that are rows only.
+        precision: dtypes.
+        identity: See `identity_of`.
+    """
 
     classifier: Classifier
     columns: list[Row]
@@ -172,12 +180,28 @@ class _Job(NamedTuple):
     identity: dict[str, Any]
 
 
-def _prepare(model: nn.Module | Classifier, inputs: dict[str, Any], symmetric: bool, settings: KernelSettings) -> _Job:
+def prepare_job(
+    model: nn.Module | Classifier, inputs: dict[str, Any], symmetric: bool, settings: KernelSettings
+) -> KernelJob:
+    """Read and check a model and samples.
+
+    Args:
+        model: As for ``compute_ntk``.
+        inputs: Columns and, where there are some, further rows, under the names that messages call them by.
+        symmetric: Whether the columns are rows as well.
+        settings: How.
+
+    Returns:
+        What is to be computed.
+
+    Raises:
+        InputError: Bad settings, samples or model.
+    """
     settings.check()
     classifier, columns, extra, precision = find_classifier(model, inputs, settings.precision, settings.device)
     settings = replace(settings, precision=precision.name)
     identity = identity_of(classifier, columns, extra, symmetric, settings)
-    return _Job(classifier, columns, extra, precision, identity)
+    return KernelJob(classifier, columns, extra, precision, identity)
 
 
 @dataclass(frozen=True)
@@ -209,7 +233,7 @@ def _compute(
     how.check()
     processes = Processes(how.process_group)
     with processes.together("reading the model and its inputs"):
-        classifier, columns, extra, precision, identity = _prepare(model, inputs, symmetric, settings)
+        classifier, columns, extra, precision, identity = prepare_job(model, inputs, symmetric, settings)
         path = None if how.checkpoint is None else Path(how.checkpoint)
         store = Checkpoint(path, identity, processes.rank, processes.count)
         store.check_place()
@@ -231,7 +255,7 @@ def _compute(
             # Only now, as the model in its dtype and place takes memory as well.
             given = settings.memory_budget
             budget = default_budget(device, processes.neighbours) if given is None else parse_bytes(given)
-            check = _route(setup, settings.engine, budget)
+            check = route_parameters(setup, settings.engine, budget)
             for notice in check.get("notices", []):
                 how.say(f"notice: {notice}")
             kernels = len(setup.groups) if settings.groups else 1
@@ -259,8 +283,17 @@ def _compute(
     return parts
 
 
-def _route(setup: KernelSetup, engine: str, budget: int) -> dict[str, Any]:
-    """Choose the way for every parameter: by the self-check, or all by the reference engine that was asked for."""
+def route_parameters(setup: KernelSetup, engine: str, budget: int) -> dict[str, Any]:
+    """Choose the way for every parameter: by the self-check, or all by the reference engine that was asked for.
+
+    Args:
+        setup: The setup; its parameters are changed.
+        engine: The engine.
+        budget: Bytes that the check may take.
+
+    Returns:
+        What the self-check found; nothing where there was none.
+    """
     if engine == "structured":
         return asdict(run_self_check(setup, budget))
     for parameter in setup.parameters:

@@ -13,7 +13,6 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.kernel import syrk
 from ntk_lpft.kernel.body_parameters import Route
 from ntk_lpft.kernel.layout import Layout
-from ntk_lpft.kernel.tiles import Tile, tiles_of
 
 # Memory beyond this goes to captured layers: on a CPU, batches of 512 to 2048 took the same time within the noise.
 _MOST_CELLS = {"cpu": 1024, "cuda": 16384}
@@ -113,10 +112,25 @@ class Work:
         # Plain autograd runs the model again for each sample.
         return products + (self.capture_of(0) if cost.route == Route.AUTOGRAD else 0.0)
 
-    def held(self, tile: Tile) -> tuple[int, int]:
-        """Count samples and positions of a tile, with an allowance for padding."""
-        lengths = [*self.lengths[slice(*tile.columns)], *self.lengths[slice(*tile.rows)]]
-        return len(lengths), min(math.ceil(sum(lengths) * _PADDING_ALLOWANCE), max(lengths) * len(lengths))
+    def held(self, columns: int, rows: int) -> tuple[int, int]:
+        """Bound the samples and positions of a tile, with an allowance for padding.
+
+        Args:
+            columns: Most column samples of a tile.
+            rows: Most further row samples of a tile.
+
+        Returns:
+            Most samples, and most positions, that a tile has; of one that is the whole kernel all.
+        """
+        own, others = self.lengths[: self.layout.columns], self.lengths[self.layout.columns :]
+        spans = [own[:columns]]
+        # Each part is in order of length, so that its first samples are its longest; rows are of one of the two.
+        further = [own[:rows]] if self.layout.symmetric and columns < len(own) else []
+        further.append(others[:rows])
+        spans.append(max(further, key=sum))
+        lengths = [length for span in spans for length in span]
+        samples = columns + max(len(span) for span in further)
+        return samples, min(math.ceil(sum(lengths) * _PADDING_ALLOWANCE), max(lengths) * samples)
 
 
 @dataclass
@@ -227,21 +241,22 @@ class _Grid:
 
     def __init__(self, work: Work, columns: int, rows: int) -> None:
         self.work, self.columns, self.rows = work, columns, rows
-        blocks = list(tiles_of(work.layout, columns, rows))
-        self.tiles = [tile for block in blocks for tile in block]
-        held = [work.held(tile) for tile in self.tiles]
-        self.samples = max(samples for samples, _ in held)
-        self.positions = max(positions for _, positions in held)
-        # The gradients of a column block are captured once, those of its rows for each block.
-        self.captured = sum(block[0].width + sum(tile.height for tile in block) for block in blocks)
-        self.remade = sum(tile.width + tile.height for tile in self.tiles)
-        w = work.layout.width
-        self.block_bytes = work.kernel_itemsize * max(
-            _shape_size(tile.layout(work.layout).shape) for tile in self.tiles
-        )
-        whole = work.kernel_itemsize * _shape_size(work.layout.shape)
+        layout = work.layout
+        self.samples, self.positions = work.held(columns, rows)
+        # The gradients of a column block are captured once, those of its rows for each block; what is made of them in
+        # chunks is made again for each tile.
+        self.captured = self.remade = 0
+        for begin in range(0, layout.columns, columns):
+            width, above = min(columns, layout.columns - begin), begin if layout.symmetric else 0
+            tiles = max(1, -(-above // rows) + -(-layout.extra // rows))
+            self.captured += width + above + layout.extra
+            self.remade += tiles * width + above + layout.extra
+        w, size = layout.width, work.kernel_itemsize
+        height = self.samples if layout.symmetric else self.samples - columns
+        self.block_bytes = size * w * w * height * columns
+        whole = size * layout.shape[0] * layout.shape[1]
         copies = min((work.threads - 1) * self.block_bytes, syrk.MOST_COPIES) if work.device_type == "cpu" else 0
-        mirrored = work.kernel_itemsize * min(512, work.layout.columns * w) ** 2
+        mirrored = size * min(512, layout.columns * w) ** 2
         # While gradients are multiplied, and while kernels are put in order one by one, with P in float64 beside.
         multiplying = self.block_bytes + copies + work.product_bytes
         self.kernel_bytes = work.kernels * whole + max(multiplying, whole + mirrored) + work.widened_bytes
@@ -303,10 +318,6 @@ class _Grid:
 
     def _capture_flops(self, order: int) -> float:
         return self.work.capture_of(order) * self.captured / self.work.layout.samples
-
-
-def _shape_size(shape: tuple[int, int]) -> int:
-    return shape[0] * shape[1]
 
 
 def _slice(dense: Sequence[ParameterCost], columns: int) -> list[tuple[list[str], list[tuple[int, int]]]]:

@@ -58,7 +58,7 @@ def set_out(
         InputError: The budget is too small for one layer, or a file is damaged.
     """
     if not pieces:
-        return Start(_planned(measured(), budget, processes), Progress(), {}, _resumed(None))
+        return Start(planned(measured(), budget, processes.rank, processes.count), Progress(), {}, _resumed(None))
     own = [piece for piece in pieces if piece.number % processes.count == processes.rank]
     numbers = [piece.number for piece in pieces]
     if numbers == list(range(processes.count)) and all(piece.processes == processes.count for piece in pieces):
@@ -67,19 +67,31 @@ def set_out(
     settled = {name for piece in pieces for name in _settled(piece, layout)}
     work = measured()
     rest = replace(work, costs=[cost for cost in work.costs if cost.name not in settled])
-    plan = _planned(rest, budget, processes)
+    plan = planned(rest, budget, processes.rank, processes.count)
     plan.passes[:0] = begun
     rerouted = [name for piece in own for name in piece.progress.rerouted]
     resumed = {name: sum(_resumed(piece)[name] for piece in own) for name in _resumed(None)}
     return Start(plan, Progress(0, rerouted), store.take(own), resumed)
 
 
-def _planned(work: Work, budget: int, processes: Processes) -> Plan:
-    """Plan this process's share."""
-    if processes.count == 1:
+def planned(work: Work, budget: int, rank: int, count: int) -> Plan:
+    """Plan the share of one process.
+
+    Args:
+        work: What all of them have to do.
+        budget: Bytes allowed besides the model, for each process.
+        rank: The process's number.
+        count: Number of processes.
+
+    Returns:
+        Its plan.
+
+    Raises:
+        InputError: The budget is too small for one layer.
+    """
+    if count == 1:
         return make_plan(work, budget)
-    share = shares(work, processes.count)[processes.rank]
-    return make_plan(replace(work, costs=share), budget)
+    return make_plan(replace(work, costs=shares(work, count)[rank]), budget)
 
 
 def _resumed(piece: Piece | None) -> dict[str, int]:

@@ -56,7 +56,12 @@ def sizes(draw: st.DrawFn) -> dict:
     return {
         "costs": costs,
         "layout": layout,
-        "lengths": [draw(st.integers(1, longest)) for _ in range(layout.samples)],
+        # As in a setup, each part has its longest first.
+        "lengths": [
+            length
+            for part in (columns, extra)
+            for length in sorted((draw(st.integers(1, longest)) for _ in range(part)), reverse=True)
+        ],
         "graph_bytes_per_cell": draw(st.sampled_from([0.0, 24.0, 23_000.0])),
         "forward_flops_per_cell": draw(st.sampled_from([0.0, 1e4])),
         "kernels": draw(st.integers(1, 20)),

@@ -55,6 +55,7 @@ class ComputeOptions(
     )
     kernel_classifier: bool = option(True, "fit the paper's kernel classifier")
     max_iter: int = option(10_000, "most iterations of a kernel classifier's fit")
+    dry_run: bool = option(False, "say what the kernel will cost (passes, operations, memory, disk, time), and stop")
 
     def resolved(self) -> ComputeOptions:
         """Put defaults that depend on the command in, and refuse what can be seen to be wrong without loading anything.

@@ -18,7 +18,7 @@ from ntk_lpft.commands.running import quiet_libraries
 from ntk_lpft.devices import command_device
 from ntk_lpft.errors import InputError
 from ntk_lpft.json_files import plain
-from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_train_eval_ntk, save_parts
+from ntk_lpft.kernel import KernelSettings, NTKDecomposition, compute_train_eval_ntk, price_ntk, save_parts
 from ntk_lpft.kernel.engine import kernel_identity
 from ntk_lpft.kernel.precision import resolve_precision
 from ntk_lpft.kernel.processes import Processes
@@ -56,7 +56,7 @@ def _compute_with(options: ComputeOptions, processes: Processes, group: Any) -> 
             # An interrupted run leaves its partial kernel, to the very end; what else is there it will write again.
             replaces = options.overwrite or run.interrupted
         with processes.together("opening the folder of results"):
-            if first:
+            if first and not options.dry_run:
                 more = [name for name in run.partial_kernels(processes.count) if name not in run.SCRATCH]
                 opened = run.opened(
                     overwrite=replaces, more=more, inputs=inputs_of(options), options=stored_options(options)
@@ -70,6 +70,10 @@ def _compute_with(options: ComputeOptions, processes: Processes, group: Any) -> 
                 print(line)
         start = _start(options, samples, processes)
         print(f"model:  {report.describe_model(options.model, start.classifier.module)}")
+        if options.dry_run:
+            with processes.together("pricing the kernel"):
+                _price(options, samples, start, processes.count)
+            return run.path
         finished = processes.flags(["finished"], ["finished"] if first and run.finished and not replaces else [])
         if finished:
             with processes.together("comparing settings"):
@@ -95,6 +99,18 @@ def _start(options: ComputeOptions, samples: KernelSamples, processes: Processes
         # Fitted on another machine, it could differ in the last bit.
         parameter.data.copy_(processes.of_first(parameter.data))
     return start
+
+
+def _price(options: ComputeOptions, samples: KernelSamples, start: KernelStart, processes: int) -> None:
+    price = price_ntk(
+        start.classifier,
+        samples.train,
+        samples.evaluation,
+        settings=_settings(options, start.classifier),
+        processes=processes,
+    )
+    for line in price.lines():
+        print(line)
 
 
 def _settings(options: ComputeOptions, classifier: Classifier) -> KernelSettings:
