@@ -27,10 +27,12 @@ class Progress:
     Attributes:
         passes: Number of passes that are done; what is done of the next one, it knows itself.
         rerouted: Names of all parameters so far whose rule turned out not to hold.
+        earlier: Names of parameters whose kernels were there before the plan was made.
     """
 
     passes: int = 0
     rerouted: list[str] = field(default_factory=list)
+    earlier: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Piece:
         path: The file.
         identifier: A name that no other piece has.
         absorbed: Identifiers of pieces whose kernels are in this one.
+        sharing: What the processes called the way in which they shared the work; one that is planned anew has another.
         processes: How many processes shared the work.
         progress: How far the process was.
         plan: What it had to do.
@@ -51,6 +54,7 @@ class Piece:
     path: Path
     identifier: str
     absorbed: list[str]
+    sharing: str
     processes: int
     progress: Progress
     plan: Plan
@@ -65,6 +69,9 @@ class Piece:
 class Checkpoint:
     """The partial kernel of one process, and those that an interrupted run's processes have left.
 
+    Attributes:
+        sharing: See `Piece`; it is set before anything is saved.
+
     Args:
         path: File of the first process; the others' lie beside it, with their numbers. None keeps nothing.
         identity: What the partial kernel belongs to. Files with another identity are refused.
@@ -76,6 +83,7 @@ class Checkpoint:
         self.path = None if path is None else piece_path(path, number)
         self.identity = dict(identity)
         self.processes = processes
+        self.sharing = ""
         self._first = path
         self._number = number
         self._identifier = uuid.uuid4().hex
@@ -134,8 +142,9 @@ class Checkpoint:
             path,
             description["identifier"],
             list(description["absorbed"]),
+            description["sharing"],
             description["processes"],
-            Progress(description["done"], list(description["rerouted"])),
+            Progress(description["done"], list(description["rerouted"]), list(description["earlier"])),
             Plan.from_json(description["plan"]),
         )
 
@@ -181,9 +190,11 @@ class Checkpoint:
             "identity": self.identity,
             "identifier": self._identifier,
             "absorbed": self._absorbed,
+            "sharing": self.sharing,
             "processes": self.processes,
             "done": progress.passes,
             "rerouted": progress.rerouted,
+            "earlier": progress.earlier,
             "plan": asdict(plan),
         }
         write_tensors(self.path, tensors, description)

@@ -13,7 +13,7 @@ from ntk_lpft.errors import InputError
 from ntk_lpft.kernel.autograd import equal_length_batches, functional_gradients, sample_gradients
 from ntk_lpft.kernel.body_parameters import BodyParameter, Route
 from ntk_lpft.kernel.capture import CaptureError, capture
-from ntk_lpft.kernel.checkpoint import Checkpoint, Progress
+from ntk_lpft.kernel.checkpoint import Checkpoint
 from ntk_lpft.kernel.contract import Workspace, contract
 from ntk_lpft.kernel.gradients import SampleGradients, has_gradient
 from ntk_lpft.kernel.head_observer import HeadObserver
@@ -96,7 +96,7 @@ class PassRunner:
                     self._dense_pass(step, bar)
                 else:
                     self._structured_pass(step, bar, checkpoint)
-                self.progress = Progress(number, self.progress.rerouted)
+                self.progress.passes = number
                 self._save(checkpoint)
 
     def _save(self, checkpoint: Checkpoint) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -79,6 +80,11 @@ class Processes:
         if self._group is None:
             return tensor
         return self.add_up_(tensor.clone() if self.rank == 0 else torch.zeros_like(tensor))
+
+    def common_name(self) -> str:
+        """Return a name that nothing else has, the same in all processes."""
+        drawn = torch.tensor(list(uuid.uuid4().bytes), dtype=torch.int64, device=self._device)
+        return bytes(self.of_first(drawn).tolist()).hex()
 
     def agree(self, problem: BaseException | None, doing: str) -> None:
         """Wait for all processes, and stop all of them where one has failed.

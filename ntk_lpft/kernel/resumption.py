@@ -57,11 +57,15 @@ def set_out(
     Raises:
         InputError: The budget is too small for one layer, or a file is damaged.
     """
+    store.sharing = processes.common_name()
     if not pieces:
         return Start(planned(measured(), budget, processes.rank, processes.count), Progress(), {}, _resumed(None))
     own = [piece for piece in pieces if piece.number % processes.count == processes.rank]
     numbers = [piece.number for piece in pieces]
-    if numbers == list(range(processes.count)) and all(piece.processes == processes.count for piece in pieces):
+    # Pieces of two sharings may be there: where some processes were killed before they had saved anything of the later.
+    sharings = {(piece.sharing, piece.processes) for piece in pieces}
+    if numbers == list(range(processes.count)) and len(sharings) == 1 and pieces[0].processes == processes.count:
+        store.sharing = pieces[0].sharing
         return Start(own[0].plan, own[0].progress, store.take(own), _resumed(own[0]))
     begun = [step for piece in own for step in _begun(piece, layout)]
     settled = {name for piece in pieces for name in _settled(piece, layout)}
@@ -71,7 +75,9 @@ def set_out(
     plan.passes[:0] = begun
     rerouted = [name for piece in own for name in piece.progress.rerouted]
     resumed = {name: sum(_resumed(piece)[name] for piece in own) for name in _resumed(None)}
-    return Start(plan, Progress(0, rerouted), store.take(own), resumed)
+    pending = {name for step in begun for name in step.parameters}
+    earlier = [name for piece in own for name in _settled(piece, layout) if name not in pending]
+    return Start(plan, Progress(0, rerouted, list(dict.fromkeys(earlier))), store.take(own), resumed)
 
 
 def planned(work: Work, budget: int, rank: int, count: int) -> Plan:
@@ -106,7 +112,8 @@ def _resumed(piece: Piece | None) -> dict[str, int]:
 def _begun(piece: Piece, layout: Layout) -> list[Pass]:
     """List passes that must be gone on with as they are, since something of their parameters' kernels is there."""
     left = piece.plan.passes[piece.progress.passes :]
-    begun = [piece.begun] if piece.begun is not None and _tiles(piece.begun, layout) > 1 else []
+    # More than one: a process takes over the passes of several that were killed.
+    begun = [step for step in left if (step.tiles or step.done) and _tiles(step, layout) > 1]
     # Of parameters that plain autograd takes in slices, some slices may be done.
     sliced = [step for step in left if step.route == Route.AUTOGRAD]
     done = [step for step in piece.plan.passes[: piece.progress.passes] if step.route == Route.AUTOGRAD]
@@ -115,10 +122,11 @@ def _begun(piece: Piece, layout: Layout) -> list[Pass]:
 
 def _settled(piece: Piece, layout: Layout) -> list[str]:
     """Names of parameters that are done, or will be by the passes that were begun."""
-    steps = [*piece.plan.passes[: piece.progress.passes], *_begun(piece, layout)]
-    within = piece.begun.done if piece.begun is not None and _tiles(piece.begun, layout) == 1 else []
-    return [*(name for step in steps for name in step.parameters), *within]
+    done, left = piece.plan.passes[: piece.progress.passes], piece.plan.passes[piece.progress.passes :]
+    steps = [*done, *_begun(piece, layout)]
+    within = [name for step in left if step.done and _tiles(step, layout) == 1 for name in step.done]
+    return [*piece.progress.earlier, *(name for step in steps for name in step.parameters), *within]
 
 
 def _tiles(step: Pass, layout: Layout) -> int:
-    return sum(len(block) for block in tiles_of(layout, step.columns, step.rows))
+    return 1 if step.route == Route.AUTOGRAD else sum(len(block) for block in tiles_of(layout, step.columns, step.rows))

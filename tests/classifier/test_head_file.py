@@ -70,7 +70,7 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not written by ntk_lpft"):
         load_head(tmp_path / "other.safetensors")
     kernel = NTKDecomposition(torch.eye(2), {}, torch.ones(2, 3), torch.ones(2, 3)).save(tmp_path)
-    with pytest.raises(InputError, match=r"kernel\.safetensors holds no head \(format 'ntk_lpft kernel 1'\)"):
+    with pytest.raises(InputError, match=r"kernel\.safetensors holds no head \(format 'ntk_lpft kernel 2'\)"):
         load_head(kernel)
     with pytest.raises(InputError, match=r"head\.safetensors: no such file"):
         load_head(tmp_path)

@@ -341,7 +341,7 @@ def test_the_budget_left_to_the_machine_may_change_between_runs(tmp_path: Path) 
     """Free memory differs from run to run; the plan that was begun is carried on."""
     path = tmp_path / "partial.safetensors"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ntk_lpft.kernel.engine.default_budget", lambda device: budget())
+        patch.setattr("ntk_lpft.kernel.engine.default_budget", lambda *_: budget())
         assert interrupted(path, memory_budget=None) == 2
     resumed = exact(checkpoint=path, memory_budget=None)
     assert resumed.metadata["this_run"]["resumed_after_passes"] == 2
