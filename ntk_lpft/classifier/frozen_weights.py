@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from ntk_lpft.classifier.offloaded import offload_hooks, offloaded_weights
 from ntk_lpft.classifier.quantised import dense_size, dequantiser, is_quantised
@@ -33,6 +32,13 @@ def is_narrow(weight: Tensor, dtype: torch.dtype) -> bool:
         and weight.dtype != dtype
         and torch.promote_types(weight.dtype, dtype) == dtype
     )
+
+
+def _pretrained() -> type:
+    """Return transformers' class of models; importing it takes seconds, which what needs no model must not wait for."""
+    from transformers import PreTrainedModel
+
+    return PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,7 @@ class FrozenWeights:
             yield
             return
         owners = {module for module, _ in self._makers}
-        chosen = [module for module in model.modules() if module in owners or isinstance(module, PreTrainedModel)]
+        chosen = [module for module in model.modules() if module in owners or issubclass(type(module), _pretrained())]
         before = [(module, module.__class__) for module in chosen]
         kinds: dict[type, type] = {}
         hooks = offload_hooks(model)
@@ -273,7 +279,7 @@ def _reading(kind: type, weights: FrozenWeights, *, quantised: bool) -> type:
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
     }
-    if issubclass(kind, PreTrainedModel):
+    if issubclass(kind, _pretrained()):
         # Else that of the first of its weights.
         content["dtype"] = property(lambda self: weights.dtype)
     if quantised:
