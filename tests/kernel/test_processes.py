@@ -76,29 +76,32 @@ def test_more_processes_than_there_is_work(tmp_path: Path, processes: KernelProc
     assert_close(parts(tmp_path / "3.safetensors")["train"], alone("t5")["train"])
 
 
-@pytest.mark.parametrize(("count", "then"), [(2, 3), (3, 1), (1, 2), (2, 2), (4, 2)])
+CHANGES = [("bert", *change) for change in [(2, 3), (3, 1), (1, 2), (2, 2), (4, 2)]]
+
+
+@pytest.mark.parametrize(("name", "count", "then"), [*CHANGES, ("deberta-v2", 2, 1), ("deberta-v2", 1, 3)])
 @pytest.mark.parametrize("plan", [{}, {"columns": 2, "rows": 3}], ids=["whole", "tiles"])
 def test_a_run_goes_on_with_other_processes(
-    count: int, then: int, plan: dict[str, int], tmp_path: Path, processes: KernelProcesses
+    name: str, count: int, then: int, plan: dict[str, int], tmp_path: Path, processes: KernelProcesses
 ) -> None:
     """Killed again and again at random moments, each time with another number of processes."""
     moments = random.Random(time.time_ns())
     told = []
     for number in (count, then, count):
-        processes.start(number, tmp_path, plan=plan, delay=0.01)
+        processes.start(number, tmp_path, name=name, plan=plan, delay=0.01)
         told.append((number, moments.uniform(0.2, 1.5), moments.randrange(number)))
         time.sleep(told[-1][1])
         processes.kill(told[-1][2])
         processes.wait()
-    processes.start(then, tmp_path, plan=plan)
+    processes.start(then, tmp_path, name=name, plan=plan)
     assert processes.wait() == [0] * then, told
-    expected = alone()
+    expected = alone(name)
     for rank in range(then):
         for part, found in parts(tmp_path / f"{rank}.safetensors").items():
             assert_close(found, expected[part])
     # Once everything is done, each goes on from what it has, and gives the same at once.
     before = parts(tmp_path / "0.safetensors")
-    processes.start(then, tmp_path, plan=plan)
+    processes.start(then, tmp_path, name=name, plan=plan)
     assert processes.wait() == [0] * then
     assert_identical(parts(tmp_path / "0.safetensors")["train"], before["train"])
 
