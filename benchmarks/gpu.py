@@ -151,6 +151,7 @@ def measure(precision: str, exact: Path) -> Result:
         What was found, as JSON holds it.
     """
     import torch
+    from safetensors.torch import load_file, save_file
 
     from ntk_lpft.kernel.engine import compute_ntk
 
@@ -182,9 +183,9 @@ def measure(precision: str, exact: Path) -> Result:
     size = ntk.ft_effective.shape[0] * ntk.num_labels
     kernel = ntk.ft_effective.reshape(size, size).double()
     if precision == "float64":
-        torch.save(kernel, exact)
+        save_file({"kernel": kernel.cpu()}, exact)
     elif exact.exists():
-        reference = torch.load(exact, weights_only=True)
+        reference = load_file(exact)["kernel"].to(kernel)
         result["error"] = float((kernel - reference).norm() / reference.norm())
     if precision == "float32":
         result |= {"rates": product_rates(), "flops": needed_flops(model, rows, precision)}

@@ -6,6 +6,10 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from ntk_lpft.errors import InputError
+
+_START = "start the command by torchrun or accelerate launch, or unset WORLD_SIZE"
+
 
 def number_of_process() -> int:
     """Which of a command's processes this is; 0 for the first, and for one that is alone."""
@@ -31,6 +35,9 @@ def meeting(device: str | None) -> Iterator[Any]:
 
     Yields:
         The process group; None for a process that is alone.
+
+    Raises:
+        InputError: The environment asks for several processes, which do not meet.
     """
     if count_of_processes() == 1:
         yield None
@@ -38,9 +45,18 @@ def meeting(device: str | None) -> Iterator[Any]:
     import torch
 
     cuda = torch.cuda.is_available() and (device is None or device.startswith("cuda"))
+    number, local = number_of_process(), _from_environment("LOCAL_RANK", 0)
+    if number >= count_of_processes():
+        raise InputError(f"RANK is {number}, of WORLD_SIZE {count_of_processes()} processes; {_START}")
+    if cuda and local >= torch.cuda.device_count():
+        raise InputError(f"LOCAL_RANK is {local}, but there are {torch.cuda.device_count()} CUDA devices; start fewer")
     if cuda:
-        torch.cuda.set_device(_from_environment("LOCAL_RANK", 0))
-    torch.distributed.init_process_group("nccl" if cuda else "gloo")
+        torch.cuda.set_device(local)
+    try:
+        torch.distributed.init_process_group("nccl" if cuda else "gloo")
+    except (ValueError, RuntimeError) as error:  # of a variable that is missing, or an address that nobody answers at
+        reason = str(error).splitlines()[0]
+        raise InputError(f"WORLD_SIZE is {count_of_processes()}, but no processes meet ({reason}); {_START}") from error
     try:
         with _silence(number_of_process() > 0):
             yield torch.distributed.group.WORLD

@@ -41,6 +41,7 @@ def work_of(setup: KernelSetup, group_count: int) -> Work:
         # While a batch is captured, its gradients stand there twice.
         graph_bytes_per_cell=graph / setup.longest + sum(p.position_bytes for p in costs),
         forward_flops_per_cell=flops / setup.longest,
+        depth=1 + max((cost.order for cost in costs), default=0),
         kernels=group_count,
         kernel_itemsize=setup.precision.kernel.itemsize,
         itemsize=setup.precision.model.itemsize,

@@ -238,6 +238,9 @@ def _compute(
         store = Checkpoint(path, identity, processes.rank, processes.count)
         store.check_place()
     processes.check_same("models, samples or settings", json.dumps(identity, sort_keys=True))
+    store.sharing = (
+        processes.common_name()
+    )  # not below, where a process that fails would leave the others to wait for it
     settings, device = replace(settings, precision=precision.name), classifier.device
     began = time.monotonic()
     with classifier.opened(), float32_products(precision.tf32):

@@ -66,6 +66,7 @@ class Work:
         lengths: Positions of each sample, in internal order.
         graph_bytes_per_cell: Bytes that autograd keeps for each sample and position of a batch.
         forward_flops_per_cell: Floating-point operations of the forward pass, likewise.
+        depth: Number of moments at which the forward pass reaches a parameter, also of other processes.
         kernels: Number of kernels that are accumulated.
         kernel_itemsize: Bytes of one of their entries.
         itemsize: Bytes of a captured number.
@@ -80,6 +81,7 @@ class Work:
     lengths: Sequence[int]
     graph_bytes_per_cell: float
     forward_flops_per_cell: float
+    depth: int
     kernels: int
     kernel_itemsize: int
     itemsize: int
@@ -102,9 +104,8 @@ class Work:
         Returns:
             Floating-point operations over all samples.
         """
-        last = max((cost.order for cost in self.costs), default=0) + 1
         forward = self.forward_flops_per_cell * sum(self.lengths)
-        return forward * (1 + self.layout.channels * (1 - order / last))
+        return forward * (1 + self.layout.channels * (1 - order / self.depth))
 
     def products_of(self, cost: ParameterCost) -> float:
         """Operations of one parameter's products, and of making its gradients once."""

@@ -114,6 +114,8 @@ class Processes:
     def together(self, doing: str) -> Iterator[None]:
         """Do something in every process, and go on in none where it failed in one; see `agree`.
 
+        What is done must not talk to the other processes: one that failed would answer with its failure.
+
         Args:
             doing: What is done.
 

@@ -44,7 +44,7 @@ def set_out(
     are there are shared out, with the passes of which parts are done, and all else is planned anew.
 
     Args:
-        store: Where this process's partial kernel goes.
+        store: Where this process's partial kernel goes; its new sharing gives way to one that is gone on with.
         pieces: What an interrupted run has left, see `Checkpoint.pieces`.
         layout: Rows and columns of the kernel.
         measured: Called for the whole computation where something is to be planned.
@@ -57,7 +57,6 @@ def set_out(
     Raises:
         InputError: The budget is too small for one layer, or a file is damaged.
     """
-    store.sharing = processes.common_name()
     if not pieces:
         return Start(planned(measured(), budget, processes.rank, processes.count), Progress(), {}, _resumed(None))
     own = [piece for piece in pieces if piece.number % processes.count == processes.rank]

@@ -24,7 +24,6 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from ntk_lpft import NTKDecomposition, bundled
 from ntk_lpft.commands.compute import main, report
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel import price
 from ntk_lpft.kernel.passes import PassRunner
 from ntk_lpft.tasks import load_task
 
@@ -389,18 +388,3 @@ def test_evaluation_on_a_test_from_elsewhere(place: Path, tmp_path: Path) -> Non
     places = [expected.indices.tolist().index(i) for i in about["data"]["eval"]["indices"]]
     assert about["data"]["eval"]["labels"] == expected.labels[places].tolist()
     assert about["data"]["eval"]["fingerprint"] != about["data"]["train"]["fingerprint"]
-
-
-def test_a_dry_run_says_what_it_costs_and_writes_nothing(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(price, "_MEASURED", 0.01)
-    out = run("--dry-run")
-    assert list(tmp_path.iterdir()) == []
-    said = capsys.readouterr().out
-    for word in ("passes:", "work:", "memory:", "disk:", "time:   about"):
-        assert f"\n{word}" in said
-    run()
-    before = {path: path.read_bytes() for path in out.iterdir()}
-    run("--dry-run")  # beside a finished run
-    assert {path: path.read_bytes() for path in out.iterdir()} == before

@@ -92,3 +92,30 @@ def test_a_folder_in_use_stops_all(words: list[str], tmp_path: Path) -> None:
     assert [code for code, _, _ in ended] == [2, 2]
     assert (tmp_path / "out" / "groups.csv").read_text() == "mine"
     assert sum("error:" in errors for _, _, errors in ended) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"WORLD_SIZE": "2"}, "no processes meet .*RANK expected, but not set"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "no processes meet .*MASTER_ADDR expected, but not set"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}, "no processes meet .*MASTER_PORT expected"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2, of WORLD_SIZE 2 processes"),
+    ],
+)
+def test_an_environment_in_which_no_processes_meet_is_refused(
+    environment: dict[str, str], says: str, words: list[str], tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "ntk_lpft.compute", *words, "--output-dir", str(tmp_path / "out")],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    (line,) = (line for line in ended.stderr.splitlines() if line.startswith("error:"))
+    assert re.search(says, line)
+    assert "; start the command by torchrun or accelerate launch, or unset WORLD_SIZE" in line
+    assert not (tmp_path / "out").exists()

@@ -23,7 +23,7 @@ import torch
 from helpers.agreement import replanned
 from helpers.zoo import ZOO, ragged_rows
 from ntk_lpft.errors import InputError
-from ntk_lpft.kernel import checkpoint as checkpoints, compute_train_eval_ntk, passes, save_parts
+from ntk_lpft.kernel import checkpoint as checkpoints, compute_train_eval_ntk, engine, passes, save_parts
 from ntk_lpft.kernel.settings import KernelSettings
 
 def say(*words):
@@ -42,6 +42,10 @@ def compute(job, rank):
             time.sleep(job["delay"])
         passes.PassRunner._add = slow
         checkpoints._LEAST_SECONDS, checkpoints._LARGEST_SHARE = 0.0, 1e9
+    if rank == job["fails"]:
+        def fail(*arguments, **options):
+            raise InputError("this process alone fails")
+        engine.set_up = fail
     entry = ZOO[job["name"]]
     rows = ragged_rows(entry, n=7)
     settings = KernelSettings(**job["settings"][rank % len(job["settings"])])
@@ -100,6 +104,7 @@ class KernelProcesses:
         plan: Mapping[str, int] | None = None,
         checkpoint: bool = True,
         delay: float = 0.0,
+        fails: int | None = None,
     ) -> None:
         """Start a computation, and wait until all its processes have begun.
 
@@ -111,6 +116,7 @@ class KernelProcesses:
             plan: What of the plan is forced, see `replanned`.
             checkpoint: Whether partial kernels are kept.
             delay: Seconds that each parameter takes longer than it needs.
+            fails: Number of a process that is refused while the model is checked; None for none.
         """
         self._meetings += 1
         given = settings if isinstance(settings, list) else [settings or {"precision": "float64"}]
@@ -123,6 +129,7 @@ class KernelProcesses:
             "checkpoint": str(folder / "partial.safetensors") if checkpoint else None,
             "results": str(folder),
             "delay": delay,
+            "fails": fails,
         }
         self.pids, self.refusals = {}, {}
         assert self._server.stdin is not None

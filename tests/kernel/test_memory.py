@@ -64,6 +64,7 @@ def sizes(draw: st.DrawFn) -> dict:
         ],
         "graph_bytes_per_cell": draw(st.sampled_from([0.0, 24.0, 23_000.0])),
         "forward_flops_per_cell": draw(st.sampled_from([0.0, 1e4])),
+        "depth": 1 + max(cost.order for cost in costs),
         "kernels": draw(st.integers(1, 20)),
         "kernel_itemsize": draw(st.sampled_from([4, 8])),
         "itemsize": draw(st.sampled_from([4, 8])),
@@ -135,7 +136,7 @@ def test_the_recommended_budget_suffices(computation: dict) -> None:
 
 def simple(costs: list[ParameterCost], samples: int, length: int, channels: int, itemsize: int = 4) -> Work:
     layout = Layout(samples, 0, symmetric=True, channels=channels)
-    return Work(costs, layout, [length] * samples, 10.0, 100.0, 1, itemsize, itemsize, "cpu")
+    return Work(costs, layout, [length] * samples, 10.0, 100.0, len(costs), 1, itemsize, itemsize, "cpu")
 
 
 @pytest.mark.parametrize("route", list(Route))

@@ -118,6 +118,15 @@ def test_one_that_is_refused_stops_the_others(tmp_path: Path, processes: KernelP
     assert "process 1 of 2 failed" in processes.refusals[1]
 
 
+@pytest.mark.parametrize("fails", [0, 1, 2])
+def test_one_that_fails_alone_stops_the_others(fails: int, tmp_path: Path, processes: KernelProcesses) -> None:
+    processes.start(3, tmp_path, fails=fails)
+    assert processes.wait() == [2, 2, 2]
+    assert processes.refusals.pop(fails) == "this process alone fails"
+    told = f"process {fails + 1} of 3 failed while checking the model; see what it says"
+    assert list(processes.refusals.values()) == [told, told]
+
+
 @pytest.mark.unchecked
 def test_what_is_no_process_group_is_refused() -> None:
     with pytest.raises(InputError, match="there is no process group yet"):
@@ -141,7 +150,7 @@ def works(draw: st.DrawFn) -> dict:
 @given(given_=works(), count=st.integers(1, 5))
 def test_shares_are_complete_in_order_and_even(given_: dict, count: int) -> None:
     costs, layout = given_["costs"], given_["layout"]
-    work = Work(costs, layout, [3] * layout.samples, 0.0, given_["flops"], 1, 8, 8, "cpu")
+    work = Work(costs, layout, [3] * layout.samples, 0.0, given_["flops"], 9, 1, 8, 8, "cpu")
     found = shares(work, count)
     assert len(found) == count
     assert [cost for share in found for cost in share] == sorted(costs, key=lambda cost: cost.order)
